@@ -1,0 +1,310 @@
+//! Paths as rules name them: literals, and patterns.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::quote::escape_literal;
+use crate::text::Printable;
+
+/// Longest path or pattern accepted, in bytes. Linux takes paths of up to 4,095 bytes
+/// (`PATH_MAX` less the terminator, `path_resolution(7)`); a literal pattern may be four times that.
+const MAX_PATH: usize = 4095;
+const MAX_GLOB: usize = 4 * MAX_PATH;
+
+/// Why a path or a pattern was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PathError {
+    /// The path is empty or does not start with `/`.
+    #[error("\"{}\" is not an absolute path", Printable(.0))]
+    Relative(String),
+    /// The path has a NUL byte, which no file name can hold.
+    #[error("\"{}\" has a NUL byte", Printable(.0))]
+    Nul(String),
+    /// The path has an empty, `.` or `..` component, so it is not the name the kernel will see.
+    #[error("\"{}\" is not normal: it has an empty, \".\" or \"..\" component", Printable(.0))]
+    NotNormal(String),
+    /// The path is longer than Linux takes.
+    #[error("a path of {0} bytes is longer than the {MAX_PATH} that Linux takes")]
+    TooLong(usize),
+    /// The pattern is not one that the AppArmor parser reads in one way only.
+    #[error("\"{}\" is not a pattern that AppArmor reads in one way only: {reason}", Printable(.pattern))]
+    BadGlob {
+        /// The pattern as given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+/// An absolute, normal path in which every byte means itself.
+///
+/// It has no NUL, no empty, `.` or `..` component. A trailing `/` is allowed and means the
+/// directory itself, as in an AppArmor rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("pattern" = "^/")))]
+pub struct LiteralPath(String);
+
+impl LiteralPath {
+    /// Checks and takes a path.
+    ///
+    /// # Errors
+    /// Any [`PathError`] but [`PathError::BadGlob`].
+    pub fn new(path: impl Into<String>) -> Result<Self, PathError> {
+        let path = path.into();
+        if !path.starts_with('/') {
+            return Err(PathError::Relative(path));
+        }
+        if path.contains('\0') {
+            return Err(PathError::Nul(path));
+        }
+        if path.len() > MAX_PATH {
+            return Err(PathError::TooLong(path.len()));
+        }
+        if !components_are_normal(&path) {
+            return Err(PathError::NotNormal(path));
+        }
+        Ok(Self(path))
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same path as a directory rule: with exactly one trailing `/`.
+    #[must_use]
+    pub fn as_directory(&self) -> Self {
+        if self.0.ends_with('/') { self.clone() } else { Self(format!("{}/", self.0)) }
+    }
+}
+
+/// No component between two slashes is empty, `.` or `..`; a trailing slash is fine.
+fn components_are_normal(path: &str) -> bool {
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    if inner.is_empty() {
+        return path == "/";
+    }
+    inner.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+impl fmt::Display for LiteralPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<Path> for LiteralPath {
+    fn as_ref(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+impl TryFrom<String> for LiteralPath {
+    type Error = PathError;
+    fn try_from(path: String) -> Result<Self, PathError> {
+        Self::new(path)
+    }
+}
+
+impl From<LiteralPath> for String {
+    fn from(path: LiteralPath) -> Self {
+        path.0
+    }
+}
+
+/// An AppArmor pattern, in the part of the language that can be read in one way only.
+///
+/// It starts with `/`; braces and brackets are balanced; a backslash is followed by three octal
+/// digits or by one of ``"*?[]{}^,``; there is no variable, no raw quote, no control character and
+/// no empty, `.` or `..` component. So it can stand between double quotes as it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("pattern" = "^/")))]
+pub struct Glob(String);
+
+impl Glob {
+    /// Checks and takes a pattern.
+    ///
+    /// # Errors
+    /// [`PathError`]: what is wrong with the pattern.
+    pub fn new(pattern: impl Into<String>) -> Result<Self, PathError> {
+        let pattern = pattern.into();
+        if !pattern.starts_with('/') {
+            return Err(PathError::Relative(pattern));
+        }
+        if pattern.len() > MAX_GLOB {
+            return Err(PathError::TooLong(pattern.len()));
+        }
+        match check_glob(&pattern) {
+            Ok(()) => Ok(Self(pattern)),
+            Err(reason) => Err(PathError::BadGlob { pattern, reason }),
+        }
+    }
+
+    /// The literal directory `dir` followed by `suffix`, a pattern of this tool's own such as
+    /// `**` or `{,**}`; a `/` stands between the two.
+    ///
+    /// # Errors
+    /// [`PathError`]: the suffix is not a pattern, or the whole is too long.
+    pub fn below(dir: &LiteralPath, suffix: &str) -> Result<Self, PathError> {
+        let mut pattern = String::new();
+        escape_literal(dir.as_directory().as_str(), &mut pattern);
+        pattern.push_str(suffix);
+        Self::new(pattern)
+    }
+
+    /// The pattern as it stands between double quotes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Glob {
+    type Error = PathError;
+    fn try_from(pattern: String) -> Result<Self, PathError> {
+        Self::new(pattern)
+    }
+}
+
+impl From<Glob> for String {
+    fn from(glob: Glob) -> Self {
+        glob.0
+    }
+}
+
+/// One pass over the pattern; see [`Glob`] for what is accepted.
+fn check_glob(pattern: &str) -> Result<(), &'static str> {
+    let mut bytes = pattern.bytes();
+    let mut braces = 0usize;
+    let mut in_brackets = false;
+    let mut bracket_len = 0usize;
+    let mut after_at = false;
+    while let Some(byte) = bytes.next() {
+        let was_at = std::mem::take(&mut after_at);
+        if in_brackets {
+            match byte {
+                b']' if bracket_len > 0 => in_brackets = false,
+                b'^' if bracket_len == 0 => {}
+                b'/' | b'[' | b']' | b'{' | b'}' | b'"' | b'\\' | b',' => {
+                    return Err("a bracket expression holds only plain characters and ranges");
+                }
+                0..=0x1f | 0x7f => return Err("a control character must be written as three octal digits"),
+                _ => bracket_len += 1,
+            }
+            continue;
+        }
+        match byte {
+            b'\\' => {
+                let first = bytes.next().ok_or("a backslash at the end")?;
+                if first.is_ascii_digit() {
+                    let (second, third) = (bytes.next().unwrap_or(b'x'), bytes.next().unwrap_or(b'x'));
+                    let octal = |d: u8| (b'0'..=b'7').contains(&d);
+                    if !((b'0'..=b'3').contains(&first) && octal(second) && octal(third)) {
+                        return Err("a backslash and a digit must be three octal digits up to 377");
+                    }
+                    match (first, second, third) {
+                        (b'0', b'0', b'0') => return Err("no path holds a NUL byte"),
+                        (b'0', b'5', b'7') => return Err("a slash must be written plainly"),
+                        (b'1', b'0', b'0') => after_at = true,
+                        _ => {}
+                    }
+                } else if !b"\"*?[]{}^,".contains(&first) {
+                    return Err("a backslash may stand only before three octal digits or one of \"*?[]{}^,");
+                }
+            }
+            b'{' if was_at => return Err("variables are not expanded here: write the brace as \\173"),
+            b'{' => braces += 1,
+            b'}' => braces = braces.checked_sub(1).ok_or("a closing brace without an opening one")?,
+            b'[' => {
+                in_brackets = true;
+                bracket_len = 0;
+            }
+            b']' => return Err("a closing bracket without an opening one"),
+            b'"' => return Err("a quote must be written as \\042"),
+            0..=0x1f | 0x7f => return Err("a control character must be written as three octal digits"),
+            b'@' => after_at = true,
+            _ => {}
+        }
+    }
+    if braces > 0 || in_brackets {
+        return Err("an opening brace or bracket without a closing one");
+    }
+    if pattern.split('/').skip(1).any(|part| matches!(part, "." | "..")) || pattern.contains("//") {
+        return Err("it has an empty, \".\" or \"..\" component");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literal_paths() {
+        for good in ["/", "/a", "/a/", "/a*b/[c]", "/a\nb", "/...", "/a/..b"] {
+            assert!(LiteralPath::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a", "./a", "//a", "/a//b", "/a/./b", "/a/..", "/.", "/a\0b", "//"] {
+            assert!(LiteralPath::new(bad).is_err(), "{bad}");
+        }
+        assert!(LiteralPath::new(format!("/{}", "a".repeat(4095))).is_err());
+    }
+
+    #[test]
+    fn globs() {
+        for good in [
+            "/a/**",
+            "/a/{,**}",
+            "/a/[0-9]*",
+            "/a\\052b",
+            "/a/[^x]",
+            "/{usr/,}bin/x",
+            "/a b",
+            "/a\\173",
+            "/é",
+        ] {
+            assert!(Glob::new(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "a",
+            "/a\"",
+            "/a{",
+            "/a}",
+            "/a[",
+            "/a]",
+            "/a\\",
+            "/a\\\\",
+            "/a\\x41",
+            "/a\\400",
+            "/a\\000",
+            "/a\\057b",
+            "/@{HOME}",
+            "/\\100{HOME}",
+            "/a\nb",
+            "/a//b",
+            "/a/../b",
+            "/a[]",
+            "/a[/]",
+            "/a\\9",
+        ] {
+            assert!(Glob::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn below_keeps_the_directory_literal() {
+        let dir = LiteralPath::new("/srv/a*b").unwrap();
+        assert_eq!(Glob::below(&dir, "**").unwrap().as_str(), "/srv/a\\052b/**");
+    }
+}
