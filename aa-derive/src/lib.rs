@@ -1,1 +1,145 @@
-//! Placeholder.
+//! Domain XML in, the file rules of the guest out.
+//!
+//! [`derive`] reads the XML of one libvirt domain (`formatdomain` in libvirt's documentation) and
+//! answers with every host file that the guest's hypervisor must reach, each with the least access
+//! that works and the element that asks for it. It reads nothing but image headers, storage pool
+//! definitions, sysfs and symbolic links, and writes nothing.
+
+pub mod error;
+pub mod host;
+pub mod path_policy;
+pub mod pool;
+pub mod xml;
+
+mod base;
+mod boot;
+mod deriver;
+mod devices;
+mod domain;
+mod memory_backing;
+mod qemu_args;
+mod seclabel;
+mod sysfs;
+
+use aa_contract::{Access, Derived, Glob, LiteralPath, Note, Origin, Rule, Target};
+
+pub use error::{Error, Refusal};
+use host::Files;
+use path_policy::{PathPolicy, Want};
+use pool::Pools;
+
+/// How to derive, the same for all domains of a run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What may never be granted.
+    pub policy: PathPolicy,
+    /// Storage pools that disks of type volume may name.
+    pub pools: Pools,
+    /// Files to grant besides, as the original's `-f`.
+    pub add: Vec<Addition>,
+    /// Whether image headers are read for backing files.
+    pub probe: bool,
+    /// Whether what would be a note of something missing or unknown is a refusal.
+    pub strict: bool,
+    /// Whether layers that are only read get a rule that denies writing, as the original does.
+    /// A later rule cannot undo it, so a block commit into that layer fails.
+    pub deny_readonly: bool,
+}
+
+/// A rule that the caller adds to each domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addition {
+    /// A path that means itself, or a pattern of the caller's own.
+    pub target: Target,
+    /// What to allow.
+    pub access: Access,
+    /// The option that asked for it.
+    pub option: &'static str,
+}
+
+impl Addition {
+    /// A literal path, as `--add`.
+    pub fn path(path: LiteralPath, access: Access) -> Self {
+        Self { target: Target::Path(path), access, option: "--add" }
+    }
+
+    /// A pattern, as `--add-glob`.
+    pub fn glob(glob: Glob, access: Access) -> Self {
+        Self { target: Target::Glob(glob), access, option: "--add-glob" }
+    }
+}
+
+/// Derives the record of one domain from its XML.
+///
+/// # Errors
+/// [`Error`]: the XML is not well-formed or no domain of type kvm, qemu or lxc, or it asks for
+/// something that may not be granted. Nothing is granted then.
+pub fn derive(xml: &[u8], options: &Options, host: &Files) -> Result<Derived, Error> {
+    let document = xml::Document::parse(xml)?;
+    let root = domain::find(&document)?;
+    let guest = domain::read(&root)?;
+    let mut deriver = deriver::Deriver::new(guest, options, host);
+    base::derive(&mut deriver, &root)?;
+    boot::derive(&mut deriver, &root)?;
+    memory_backing::derive(&mut deriver, &root)?;
+    devices::derive(&mut deriver, &root)?;
+    qemu_args::derive(&mut deriver, &root)?;
+    seclabel::derive(&mut deriver, &root)?;
+    for addition in &options.add {
+        add(&mut deriver, addition)?;
+    }
+    if options.strict
+        && let Some(note) = deriver.notes().iter().find(|note| is_strict(note))
+    {
+        let pos = note.line.map(|line| xml::Pos { line, column: 1 });
+        return Err(Error { pos, kind: Refusal::Strict(note.text.clone()) });
+    }
+    Ok(deriver.finish())
+}
+
+/// Whether `--strict` refuses a domain for this note: something is missing, unknown or unread, so
+/// the rules may not be all that the guest needs.
+fn is_strict(note: &Note) -> bool {
+    use aa_contract::NoteKind as K;
+    matches!(
+        note.kind,
+        K::MissingFile
+            | K::UnreadableLayer
+            | K::ChainEnds
+            | K::UnknownElement
+            | K::NotCovered
+            | K::MissingDevice
+            | K::UnknownArgument
+    )
+}
+
+/// Adds a rule of the caller's. A pattern is the caller's own word; a path is asked of the policy like any other.
+fn add(deriver: &mut deriver::Deriver<'_>, addition: &Addition) -> Result<(), Error> {
+    let fail = |kind| Error { pos: None, kind };
+    let target = match &addition.target {
+        Target::Glob(glob) => Target::Glob(glob.clone()),
+        Target::Path(path) => {
+            let what = "added file";
+            let resolved = host::Host::resolve(deriver.host, path.as_str()).map_err(|error| {
+                fail(Refusal::Unresolvable { what, path: path.to_string(), reason: error.to_string() })
+            })?;
+            let want = if addition.access.writes() { Want::Write } else { Want::Read };
+            let owner = path_policy::Owner { id: deriver.domain.id, name: deriver.domain.name.as_str() };
+            deriver.options.policy.check(&resolved.path, want, owner).map_err(|line| {
+                fail(Refusal::Restricted {
+                    what,
+                    path: path.to_string(),
+                    resolved: resolved.path.clone(),
+                    element: addition.option.to_owned(),
+                    access: addition.access.to_string(),
+                    line: line.to_string(),
+                })
+            })?;
+            Target::Path(
+                LiteralPath::new(resolved.path).map_err(|error| fail(Refusal::Path { what, error }))?,
+            )
+        }
+    };
+    let origin = Origin { element: addition.option.to_owned(), line: None, layer: None };
+    deriver.add_rule(Rule::allow(target, addition.access, origin)).map_err(fail)
+}

@@ -1,0 +1,277 @@
+//! Collects the rules of one guest. Every path out of the XML passes [`Deriver::grant`], which
+//! resolves it and asks the path policy; only paths of the tool's own making go by [`Deriver::allow`].
+
+use std::collections::BTreeSet;
+
+use aa_contract::{
+    Access, Derived, Domain, Feature, Glob, LiteralPath, Note, NoteKind, Origin, Rule, RuleSet, Target,
+};
+
+use crate::Options;
+use crate::domain::{refuse, short_name};
+use crate::error::{Error, Refusal};
+use crate::host::{Files, Host, Kind, Resolved};
+use crate::path_policy::{Owner, Want};
+use crate::xml::Element;
+
+/// Where a grant comes from: an element, and the depth in its backing chain if it is not the image itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'d> {
+    pub(crate) element: Element<'d>,
+    pub(crate) layer: Option<u32>,
+}
+
+impl<'d> From<Element<'d>> for Place<'d> {
+    fn from(element: Element<'d>) -> Self {
+        Self { element, layer: None }
+    }
+}
+
+impl<'d> From<&Element<'d>> for Place<'d> {
+    fn from(element: &Element<'d>) -> Self {
+        (*element).into()
+    }
+}
+
+impl Place<'_> {
+    fn origin(&self) -> Origin {
+        Origin { element: self.element.path(), line: Some(self.element.pos().line), layer: self.layer }
+    }
+
+    fn refuse(&self, kind: Refusal) -> Error {
+        refuse(&self.element, kind)
+    }
+}
+
+/// The rules of one guest while they are collected.
+#[derive(Debug)]
+pub(crate) struct Deriver<'a> {
+    pub(crate) host: &'a Files,
+    pub(crate) options: &'a Options,
+    pub(crate) domain: Domain,
+    /// Id and cut name, as in libvirt's directory names.
+    pub(crate) short: String,
+    rules: RuleSet,
+    notes: Vec<Note>,
+    uses: BTreeSet<Feature>,
+}
+
+impl<'a> Deriver<'a> {
+    pub(crate) fn new(domain: Domain, options: &'a Options, host: &'a Files) -> Self {
+        let short = short_name(&domain);
+        Self {
+            host,
+            options,
+            domain,
+            short,
+            rules: RuleSet::default(),
+            notes: Vec::new(),
+            uses: BTreeSet::new(),
+        }
+    }
+
+    /// The guest uses a feature that needs more than its own files.
+    pub(crate) fn uses(&mut self, feature: Feature) {
+        self.uses.insert(feature);
+    }
+
+    /// Says something that a person should know.
+    pub(crate) fn note(&mut self, kind: NoteKind, at: &Element<'_>, text: impl Into<String>) {
+        self.notes.push(Note { kind, text: text.into(), line: Some(at.pos().line) });
+    }
+
+    fn owner(&self) -> Owner<'_> {
+        Owner { id: self.domain.id, name: self.domain.name.as_str() }
+    }
+
+    /// Checks a path out of the XML and follows its links.
+    ///
+    /// # Errors
+    /// Not absolute, or its links lead nowhere.
+    pub(crate) fn resolve(
+        &self,
+        place: Place<'_>,
+        what: &'static str,
+        path: &str,
+    ) -> Result<Resolved, Error> {
+        // Trailing and doubled slashes and dot components are the same file to the kernel.
+        if !path.starts_with('/') || path.contains('\0') {
+            let error = LiteralPath::new(path)
+                .err()
+                .unwrap_or(aa_contract::path::PathError::Relative(path.to_owned()));
+            return Err(place.refuse(Refusal::Path { what, error }));
+        }
+        self.host.resolve(path).map_err(|error| {
+            place.refuse(Refusal::Unresolvable { what, path: path.to_owned(), reason: error.to_string() })
+        })
+    }
+
+    /// Asks the path policy.
+    ///
+    /// # Errors
+    /// [`Refusal::Restricted`], which names the policy's line.
+    pub(crate) fn permit(
+        &self,
+        place: Place<'_>,
+        what: &'static str,
+        path: &str,
+        resolved: &str,
+        access: Access,
+        whole_tree: bool,
+    ) -> Result<(), Error> {
+        let want = if access.writes() {
+            Want::Write
+        } else if access.exec().is_some() {
+            Want::Run
+        } else {
+            Want::Read
+        };
+        let policy = &self.options.policy;
+        let verdict = if whole_tree {
+            policy.check_tree(resolved, want, self.owner())
+        } else {
+            policy.check(resolved, want, self.owner())
+        };
+        verdict.map_err(|line| {
+            place.refuse(Refusal::Restricted {
+                what,
+                path: path.to_owned(),
+                resolved: resolved.to_owned(),
+                element: place.origin().element,
+                access: access.to_string(),
+                line: line.to_string(),
+            })
+        })
+    }
+
+    /// Grants a path out of the XML, with its links followed and the path policy asked. Says what is there.
+    ///
+    /// # Errors
+    /// The path is not absolute, cannot be resolved, or is restricted.
+    pub(crate) fn grant<'d>(
+        &mut self,
+        place: impl Into<Place<'d>>,
+        what: &'static str,
+        path: &str,
+        access: Access,
+    ) -> Result<Kind, Error> {
+        let place = place.into();
+        let resolved = self.resolve(place, what, path)?;
+        self.permit(place, what, path, &resolved.path, access, false)?;
+        self.insert_path(place, what, &resolved.path, access)?;
+        Ok(resolved.kind)
+    }
+
+    /// Grants a directory out of the XML with everything below it: `DIR/` for reading, `DIR/**` as asked.
+    ///
+    /// # Errors
+    /// As [`Deriver::grant`]; also where something below the directory is restricted.
+    pub(crate) fn grant_tree<'d>(
+        &mut self,
+        place: impl Into<Place<'d>>,
+        what: &'static str,
+        dir: &str,
+        access: Access,
+    ) -> Result<Kind, Error> {
+        let place = place.into();
+        let resolved = self.resolve(place, what, dir)?;
+        self.permit(place, what, dir, &resolved.path, access, true)?;
+        let dir = literal(place, what, &resolved.path)?.as_directory();
+        self.insert_path(place, what, dir.as_str(), Access::R)?;
+        self.insert_below(place, what, &dir, "**", access)?;
+        Ok(resolved.kind)
+    }
+
+    /// Grants a path of the tool's own making (a device node, a socket that libvirt names), as it is.
+    ///
+    /// # Errors
+    /// A name in it makes the path longer than Linux takes.
+    pub(crate) fn allow<'d>(
+        &mut self,
+        place: impl Into<Place<'d>>,
+        what: &'static str,
+        path: &str,
+        access: Access,
+    ) -> Result<(), Error> {
+        self.insert_path(place.into(), what, path, access)
+    }
+
+    /// Grants what lies below a directory of the tool's own making: `suffix` is a constant such as `**` or `{,**}`.
+    ///
+    /// # Errors
+    /// As [`Deriver::allow`].
+    pub(crate) fn allow_below<'d>(
+        &mut self,
+        place: impl Into<Place<'d>>,
+        what: &'static str,
+        dir: &str,
+        suffix: &'static str,
+        access: Access,
+    ) -> Result<(), Error> {
+        let place = place.into();
+        let dir = literal(place, what, dir)?;
+        self.insert_below(place, what, &dir, suffix, access)
+    }
+
+    /// Grants a constant pattern.
+    ///
+    /// # Errors
+    /// Never for a well-formed constant.
+    pub(crate) fn allow_glob<'d>(
+        &mut self,
+        place: impl Into<Place<'d>>,
+        what: &'static str,
+        glob: &'static str,
+        access: Access,
+    ) -> Result<(), Error> {
+        let place = place.into();
+        let glob = Glob::new(glob).map_err(|error| place.refuse(Refusal::Path { what, error }))?;
+        self.insert(place, Target::Glob(glob), access)
+    }
+
+    fn insert_path(
+        &mut self,
+        place: Place<'_>,
+        what: &'static str,
+        path: &str,
+        access: Access,
+    ) -> Result<(), Error> {
+        let path = literal(place, what, path)?;
+        self.insert(place, Target::Path(path), access)
+    }
+
+    fn insert_below(
+        &mut self,
+        place: Place<'_>,
+        what: &'static str,
+        dir: &LiteralPath,
+        suffix: &str,
+        access: Access,
+    ) -> Result<(), Error> {
+        let glob = Glob::below(dir, suffix).map_err(|error| place.refuse(Refusal::Path { what, error }))?;
+        self.insert(place, Target::Glob(glob), access)
+    }
+
+    fn insert(&mut self, place: Place<'_>, target: Target, access: Access) -> Result<(), Error> {
+        self.add_rule(Rule::allow(target, access, place.origin())).map_err(|kind| place.refuse(kind))
+    }
+
+    /// Adds a finished rule: one of an option, or one that denies.
+    pub(crate) fn add_rule(&mut self, rule: Rule) -> Result<(), Refusal> {
+        self.rules.insert(rule).map(drop).map_err(|conflict| Refusal::Exec(conflict.to_string()))
+    }
+
+    /// The record.
+    pub(crate) fn finish(self) -> Derived {
+        Derived::new(self.domain, self.uses.into_iter().collect(), self.rules, self.notes)
+    }
+
+    /// The notes so far.
+    pub(crate) fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+}
+
+fn literal(place: Place<'_>, what: &'static str, path: &str) -> Result<LiteralPath, Error> {
+    LiteralPath::new(path).map_err(|error| place.refuse(Refusal::Path { what, error }))
+}

@@ -1,0 +1,173 @@
+//! Why a domain is refused, and where in its XML.
+
+use std::fmt;
+
+use aa_contract::domain::DomainNameError;
+use aa_contract::path::PathError;
+use aa_contract::text::Printable;
+use thiserror::Error;
+
+use crate::host::Kind;
+use crate::xml::{Pos, XmlError, XmlErrorKind};
+
+/// A refusal of one domain.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub struct Error {
+    /// Where in the document; none where the refusal is of an option.
+    pub pos: Option<Pos>,
+    /// Why.
+    #[source]
+    pub kind: Refusal,
+}
+
+impl fmt::Display for Error {
+    /// `LINE:COLUMN: reason`, to stand behind the file's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pos {
+            Some(pos) => write!(f, "{pos}: {}", self.kind),
+            None => write!(f, "{}", self.kind),
+        }
+    }
+}
+
+impl From<XmlError> for Error {
+    fn from(error: XmlError) -> Self {
+        Self { pos: Some(error.pos), kind: Refusal::Xml(error.kind) }
+    }
+}
+
+/// The reasons, one variant each.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Not well-formed.
+    #[error("{0}")]
+    Xml(XmlErrorKind),
+    /// The root element is not a domain.
+    #[error("the root element is <{}>, not <domain>", Printable(.0))]
+    NotDomain(String),
+    /// Something that every domain has is missing.
+    #[error("the domain has no {0}")]
+    Missing(&'static str),
+    /// The UUID is not one.
+    #[error("\"{}\" is not a UUID", Printable(.0))]
+    Uuid(String),
+    /// The id is not a number.
+    #[error("\"{}\" is not a domain's id", Printable(.0))]
+    Id(String),
+    /// The name cannot be used.
+    #[error("{0}")]
+    Name(DomainNameError),
+    /// Not a kind of guest that AppArmor confines under libvirt.
+    #[error("domains of type \"{}\" are not confined by AppArmor: the types are kvm, qemu and lxc", Printable(.0))]
+    VirtType(String),
+    /// A path that is not absolute, or that no file can have.
+    #[error("{what}: {error}")]
+    Path {
+        /// What the path is in the domain, as «disk source».
+        what: &'static str,
+        /// What is wrong with it.
+        error: PathError,
+    },
+    /// A path whose symbolic links lead nowhere.
+    #[error("{what} \"{}\" cannot be resolved: {reason}", Printable(.path))]
+    Unresolvable {
+        /// What the path is.
+        what: &'static str,
+        /// The path as written.
+        path: String,
+        /// The system's reason.
+        reason: String,
+    },
+    /// The path policy refuses the path.
+    #[error(
+        "{what} \"{}\" may not be granted{}: {element} asks for {access}, and the path policy has {line}",
+        Printable(.path), Resolves(.path, .resolved)
+    )]
+    Restricted {
+        /// What the path is.
+        what: &'static str,
+        /// The path as written.
+        path: String,
+        /// Where its links lead.
+        resolved: String,
+        /// Path of the element that names it.
+        element: String,
+        /// What was asked for.
+        access: String,
+        /// The line of the policy that refuses it.
+        line: String,
+    },
+    /// The path is no file of the kind that can be granted there.
+    #[error("{what} \"{}\" is a {}", Printable(.path), kind_name(*.kind))]
+    WrongKind {
+        /// What the path is.
+        what: &'static str,
+        /// The path as written.
+        path: String,
+        /// What is there.
+        kind: Kind,
+    },
+    /// A value is not one of those that libvirt documents, and guessing it would grant the wrong files.
+    #[error("{what} \"{}\" is not known", Printable(.value))]
+    Value {
+        /// What the value is.
+        what: &'static str,
+        /// The value as written.
+        value: String,
+    },
+    /// A device without the attribute that says which host file it uses.
+    #[error("{what} has no {missing}")]
+    Incomplete {
+        /// The device.
+        what: &'static str,
+        /// The attribute or element.
+        missing: &'static str,
+    },
+    /// A storage volume that no pool definition explains.
+    #[error("volume \"{}\" of pool \"{}\" is not resolved: {reason}", Printable(.volume), Printable(.pool))]
+    Volume {
+        /// The pool's name.
+        pool: String,
+        /// The volume's name.
+        volume: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A backing chain that cannot be granted.
+    #[error("{what} \"{}\": {reason}", Printable(.path))]
+    Chain {
+        /// What the image is.
+        what: &'static str,
+        /// The image's path.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// `--strict` turns a note into a refusal.
+    #[error("{0} (refused by --strict)")]
+    Strict(String),
+    /// Two rules execute one program in two ways.
+    #[error("{0}")]
+    Exec(String),
+}
+
+/// `, which is PATH` where the links lead elsewhere.
+struct Resolves<'a>(&'a str, &'a str);
+
+impl fmt::Display for Resolves<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == self.1 { Ok(()) } else { write!(f, " (it is \"{}\")", Printable(self.1)) }
+    }
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Missing => "missing file",
+        Kind::File => "regular file",
+        Kind::Directory => "directory",
+        Kind::Block => "block device",
+        Kind::Character => "character device",
+        Kind::Fifo => "FIFO",
+        Kind::Socket => "socket",
+    }
+}

@@ -1,0 +1,202 @@
+//! The host as deriving sees it: real paths, directory entries, small text files. The only input
+//! and output besides the command line, and all of it reads.
+
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
+
+use std::os::unix::fs::FileTypeExt;
+
+/// How many symbolic links one path may go through, as in the kernel (`path_resolution(7)`).
+const MAX_LINKS: usize = 40;
+/// Attribute files in sysfs are at most a page; `/proc/mounts` may be longer.
+const MAX_TEXT: u64 = 1024 * 1024;
+
+/// What a path turns out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are stat's own words")]
+pub enum Kind {
+    Missing,
+    File,
+    Directory,
+    Block,
+    Character,
+    Fifo,
+    Socket,
+}
+
+/// A path with its symbolic links followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The path that the kernel would see: absolute and normal; where a component does not exist,
+    /// the rest stays as it was written.
+    pub path: String,
+    /// What is there.
+    pub kind: Kind,
+}
+
+/// Questions to the host. Every answer is about the tree below the root that was given.
+pub trait Host: std::fmt::Debug {
+    /// Follows the symbolic links of an absolute path as far as it exists.
+    ///
+    /// # Errors
+    /// Too many links, or a name that is not UTF-8.
+    fn resolve(&self, path: &str) -> io::Result<Resolved>;
+
+    /// Names in a directory, sorted; empty if it cannot be read.
+    fn entries(&self, dir: &str) -> Vec<String>;
+
+    /// A small text file, without white space at its end; none if it cannot be read.
+    fn text(&self, path: &str) -> Option<String>;
+}
+
+/// The real host, or the tree below a directory that stands for it.
+#[derive(Debug, Clone)]
+pub struct Files {
+    root: PathBuf,
+}
+
+impl Files {
+    /// The host as seen with `root` for `/`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where a resolved path of the guest's host lies on ours.
+    pub(crate) fn outside(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+}
+
+impl Host for Files {
+    fn resolve(&self, path: &str) -> io::Result<Resolved> {
+        let mut done = String::new();
+        let mut rest: Vec<String> = parts(Path::new(path))?;
+        let mut links = 0;
+        let mut kind = Kind::Directory;
+        let mut exists = true;
+        while let Some(part) = rest.pop() {
+            if part == ".." {
+                // `..` of the root is the root; behind a component that is missing it is textual.
+                done.truncate(done.rfind('/').unwrap_or(0));
+                kind = Kind::Directory;
+                continue;
+            }
+            let next = format!("{done}/{part}");
+            let metadata = if exists {
+                fs::symlink_metadata(self.outside(&next))
+            } else {
+                Err(io::ErrorKind::NotFound.into())
+            };
+            match metadata {
+                Ok(metadata) if metadata.is_symlink() => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(io::Error::other("too many symbolic links"));
+                    }
+                    let target = fs::read_link(self.outside(&next))?;
+                    if target.is_absolute() {
+                        done.clear();
+                    }
+                    rest.extend(parts(&target)?);
+                    kind = Kind::Directory;
+                    continue;
+                }
+                Ok(metadata) => kind = kind_of(metadata.file_type()),
+                Err(_) => {
+                    exists = false;
+                    kind = Kind::Missing;
+                }
+            }
+            done = next;
+        }
+        if done.is_empty() {
+            done.push('/');
+        }
+        Ok(Resolved { path: done, kind })
+    }
+
+    fn entries(&self, dir: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.outside(dir)) else { return Vec::new() };
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        let resolved = self.resolve(path).ok()?;
+        if resolved.kind != Kind::File {
+            return None;
+        }
+        let mut text = String::new();
+        fs::File::open(self.outside(&resolved.path)).ok()?.take(MAX_TEXT).read_to_string(&mut text).ok()?;
+        text.truncate(text.trim_end().len());
+        Some(text)
+    }
+}
+
+fn kind_of(file_type: fs::FileType) -> Kind {
+    if file_type.is_dir() {
+        Kind::Directory
+    } else if file_type.is_block_device() {
+        Kind::Block
+    } else if file_type.is_char_device() {
+        Kind::Character
+    } else if file_type.is_fifo() {
+        Kind::Fifo
+    } else if file_type.is_socket() {
+        Kind::Socket
+    } else {
+        Kind::File
+    }
+}
+
+/// The components of a path, last first; `.` and empty ones left out.
+fn parts(path: &Path) -> io::Result<Vec<String>> {
+    let mut parts = Vec::new();
+    for component in path.components().rev() {
+        match component {
+            Component::Normal(name) => {
+                let name = name
+                    .to_str()
+                    .ok_or_else(|| io::Error::other("a symbolic link leads to a name that is not UTF-8"))?;
+                parts.push(name.to_owned());
+            }
+            Component::ParentDir => parts.push("..".to_owned()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_below_the_root_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir_all(root.join("srv/real")).unwrap();
+        fs::write(root.join("srv/real/a"), "text\n").unwrap();
+        symlink("/srv/real", root.join("images")).unwrap();
+        symlink("../../../../etc/passwd", root.join("srv/up")).unwrap();
+        symlink("nothing/here", root.join("srv/dangling")).unwrap();
+        symlink("loop", root.join("srv/loop")).unwrap();
+        let host = Files::new(root);
+        let resolve = |path: &str| host.resolve(path).map(|r| (r.path, r.kind)).map_err(|e| e.to_string());
+        assert_eq!(resolve("/images/a"), Ok(("/srv/real/a".into(), Kind::File)));
+        assert_eq!(resolve("//images/./../real//a"), Ok(("/srv/real/a".into(), Kind::File)));
+        assert_eq!(resolve("/images/../images/a"), Ok(("/srv/images/a".into(), Kind::Missing)));
+        assert_eq!(resolve("/srv/up"), Ok(("/etc/passwd".into(), Kind::Missing)));
+        assert_eq!(resolve("/srv/dangling"), Ok(("/srv/nothing/here".into(), Kind::Missing)));
+        assert_eq!(resolve("/nonexist/../etc/shadow"), Ok(("/etc/shadow".into(), Kind::Missing)));
+        assert_eq!(resolve("/.."), Ok(("/".into(), Kind::Directory)));
+        assert!(resolve("/srv/loop").is_err());
+        assert_eq!(host.text("/images/a").as_deref(), Some("text"));
+        assert_eq!(host.entries("/srv"), ["dangling", "loop", "real", "up"]);
+    }
+}

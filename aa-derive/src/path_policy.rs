@@ -1,0 +1,329 @@
+//! What may never be granted, as data: a list of prefixes, in `policy/paths.policy` or a file of the user's.
+
+use std::fmt;
+
+use aa_contract::text::Printable;
+use thiserror::Error;
+
+/// The policy that is used where the user gives none.
+pub const DEFAULT: &str = include_str!("../policy/paths.policy");
+
+/// What a line of the policy says of the paths below its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Refuse,
+    Read,
+    Run,
+    Own,
+    Allow,
+}
+
+/// One line of the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    verb: Verb,
+    /// The prefix, without the `*` at its end.
+    prefix: String,
+    /// Whether the prefix may end within a path component.
+    open: bool,
+    /// Line number in the policy, from 1.
+    number: usize,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.verb {
+            Verb::Refuse => "refuse",
+            Verb::Read => "read",
+            Verb::Run => "run",
+            Verb::Own => "own",
+            Verb::Allow => "allow",
+        };
+        let star = if self.open { "*" } else { "" };
+        write!(f, "line {}: {verb} {}{star}", self.number, Printable(&self.prefix))
+    }
+}
+
+impl Line {
+    /// What of `path` lies behind the prefix, if the prefix matches.
+    fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let rest = path.strip_prefix(self.prefix.as_str())?;
+        (self.open || rest.is_empty() || rest.starts_with('/') || self.prefix == "/").then_some(rest)
+    }
+
+    /// Whether something that the prefix matches lies below the directory.
+    fn is_below(&self, dir: &str) -> bool {
+        dir == "/"
+            || self.prefix.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+/// What is wanted of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// To read it.
+    Read,
+    /// To change it.
+    Write,
+    /// To execute it as the emulator.
+    Run,
+}
+
+/// The names that make a path this guest's own, as libvirt builds them into directory names.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The domain's id, if it runs.
+    pub id: Option<i32>,
+    /// The domain's name.
+    pub name: &'a str,
+}
+
+impl Owner<'_> {
+    /// Whether the rest of a path behind an `own` prefix starts with this guest's id and name.
+    fn owns(&self, rest: &str) -> bool {
+        let component = rest.split('/').next().unwrap_or_default();
+        if component == self.name {
+            return true;
+        }
+        let cut: String = self.name.chars().take(20).collect();
+        let (sign, digits) = component.strip_prefix('-').map_or(("", component), |rest| ("-", rest));
+        let Some((digits, name)) = digits.split_once('-') else { return false };
+        if name != cut || digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return false;
+        }
+        // Without an id, a name that was cut could be another guest's.
+        match self.id {
+            Some(id) => format!("{sign}{digits}") == id.to_string(),
+            None => cut == self.name || format!("{sign}{digits}") == "-1",
+        }
+    }
+}
+
+/// Why a policy file was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("line {line}: {reason}")]
+pub struct PolicyError {
+    /// Line number, from 1.
+    pub line: usize,
+    reason: &'static str,
+}
+
+/// The whole policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPolicy {
+    /// Longest prefix first, so that the first match holds.
+    lines: Vec<Line>,
+}
+
+impl PathPolicy {
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// [`PolicyError`]: a line is not a verb and an absolute prefix, or a prefix stands twice.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let mut lines: Vec<Line> = Vec::new();
+        for (number, text) in (1..).zip(text.lines()) {
+            let fail = |reason| PolicyError { line: number, reason };
+            let text = text.trim();
+            if text.is_empty() || text.starts_with('#') {
+                continue;
+            }
+            let (verb, prefix) =
+                text.split_once(char::is_whitespace).ok_or_else(|| fail("a line is a verb and a prefix"))?;
+            let verb = match verb {
+                "refuse" => Verb::Refuse,
+                "read" => Verb::Read,
+                "run" => Verb::Run,
+                "own" => Verb::Own,
+                "allow" => Verb::Allow,
+                _ => return Err(fail("the verbs are refuse, read, run, own and allow")),
+            };
+            let prefix = prefix.trim();
+            let (prefix, open) = prefix.strip_suffix('*').map_or((prefix, false), |prefix| (prefix, true));
+            if aa_contract::LiteralPath::new(prefix).is_err() || prefix.contains('*') {
+                return Err(fail("a prefix is an absolute, normal path, with a * only at its end"));
+            }
+            let prefix = if open || prefix == "/" { prefix } else { prefix.trim_end_matches('/') };
+            if lines.iter().any(|line| line.prefix == prefix && line.open == open) {
+                return Err(fail("the prefix stands twice"));
+            }
+            lines.push(Line { verb, prefix: prefix.to_owned(), open, number });
+        }
+        lines.sort_by_key(|line| std::cmp::Reverse((line.prefix.len(), !line.open)));
+        Ok(Self { lines })
+    }
+
+    /// Whether one path may be granted.
+    ///
+    /// # Errors
+    /// The line that refuses it.
+    pub fn check(&self, path: &str, want: Want, owner: Owner<'_>) -> Result<(), &Line> {
+        let Some((line, rest)) = self.lines.iter().find_map(|line| Some((line, line.rest(path)?))) else {
+            return Ok(());
+        };
+        let granted = match line.verb {
+            Verb::Refuse => false,
+            Verb::Read => want == Want::Read,
+            Verb::Run => want != Want::Write,
+            Verb::Own => owner.owns(rest),
+            Verb::Allow => true,
+        };
+        if granted { Ok(()) } else { Err(line) }
+    }
+
+    /// Whether a directory may be granted with everything below it.
+    ///
+    /// # Errors
+    /// The line that refuses it.
+    pub fn check_tree(&self, dir: &str, want: Want, owner: Owner<'_>) -> Result<(), &Line> {
+        let dir = if dir == "/" { dir } else { dir.trim_end_matches('/') };
+        self.check(dir, want, owner)?;
+        let refuses = |line: &&Line| match line.verb {
+            Verb::Refuse | Verb::Own => true,
+            Verb::Read | Verb::Run => want != Want::Read,
+            Verb::Allow => false,
+        };
+        match self.lines.iter().filter(|line| line.is_below(dir) && line.rest(dir).is_none()).find(refuses) {
+            Some(line) => Err(line),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: Owner<'static> = Owner { id: Some(7), name: "guest" };
+
+    fn policy() -> PathPolicy {
+        PathPolicy::parse(DEFAULT).unwrap()
+    }
+
+    #[test]
+    fn the_system_is_refused_and_images_are_not() {
+        let policy = policy();
+        for refused in [
+            "/etc/shadow",
+            "/etc",
+            "/bin/sh",
+            "/lib/x",
+            "/lib64/x",
+            "/usr/lib/x",
+            "/usr/lib64/x",
+            "/usr/share/x",
+            "/proc/1/mem",
+            "/sys/x",
+            "/usr/local/bin/x",
+            "/sbin/x",
+            "/selinux/x",
+            "/lost+found/x",
+            "/dev/mem",
+            "/run/libvirt/libvirt-sock",
+            "/run/libvirt/qemu/driver.pid",
+        ] {
+            assert!(policy.check(refused, Want::Read, OWNER).is_err(), "{refused}");
+        }
+        for granted in [
+            "/library/x.img",
+            "/usr/local/libfoo",
+            "/vmlinuz-foo",
+            "/srv/x",
+            "/sys/devices/pci0000:00/x",
+            "/dev/sda",
+            "/binary",
+            "/etcetera/x",
+        ] {
+            assert!(policy.check(granted, Want::Write, OWNER).is_ok(), "{granted}");
+        }
+    }
+
+    #[test]
+    fn firmware_is_read_only() {
+        let policy = policy();
+        for path in [
+            "/usr/share/OVMF/OVMF_CODE.fd",
+            "/boot/vmlinuz",
+            "/usr/share/edk2/x64/a.fd",
+            "/nix/store/x/FV/OVMF_CODE.fd",
+        ] {
+            assert!(policy.check(path, Want::Read, OWNER).is_ok(), "{path}");
+            assert!(policy.check(path, Want::Write, OWNER).is_err(), "{path}");
+        }
+        assert!(policy.check("/usr/bin/qemu-system-x86_64", Want::Run, OWNER).is_ok());
+        assert!(policy.check("/usr/bin/bash", Want::Run, OWNER).is_err());
+        assert!(policy.check("/usr/bin/qemu-system-x86_64", Want::Write, OWNER).is_err());
+    }
+
+    #[test]
+    fn another_guests_state_is_refused() {
+        let policy = policy();
+        let lib = "/var/lib/libvirt/qemu";
+        for own in [
+            "domain-7-guest/monitor.sock",
+            "domain-guest/monitor.sock",
+            "channel/target/domain-7-guest/a",
+            "channel/target/x.sock",
+        ] {
+            assert!(policy.check(&format!("{lib}/{own}"), Want::Write, OWNER).is_ok(), "{own}");
+        }
+        for other in [
+            "domain-8-guest/monitor.sock",
+            "domain-7-guest2/monitor.sock",
+            "domain-7/x",
+            "domain-7-other/x",
+            "channel/target/domain-8-guest/a",
+        ] {
+            assert!(policy.check(&format!("{lib}/{other}"), Want::Read, OWNER).is_err(), "{other}");
+        }
+        // A guest cannot take another's directory by what it is called.
+        let crafty = Owner { id: Some(9), name: "7-victim" };
+        assert!(policy.check(&format!("{lib}/domain-9-7-victim/x"), Want::Write, crafty).is_ok());
+        assert!(
+            policy
+                .check(
+                    &format!("{lib}/domain-7-victim/x"),
+                    Want::Write,
+                    Owner { id: Some(9), name: "victim" }
+                )
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_shared_tree_holds_nothing_refused() {
+        let policy = policy();
+        for refused in [
+            "/",
+            "/etc",
+            "/etc/",
+            "/usr",
+            "/var",
+            "/run",
+            "/dev",
+            "/var/lib/libvirt/qemu",
+            "/usr/share/OVMF/..",
+        ] {
+            assert!(policy.check_tree(refused, Want::Write, OWNER).is_err(), "{refused}");
+        }
+        assert!(policy.check_tree("/usr", Want::Read, OWNER).is_err());
+        assert!(policy.check_tree("/usr/share/qemu", Want::Read, OWNER).is_ok());
+        for granted in ["/srv", "/home", "/var/lib/libvirt/images", "/export/to/guest"] {
+            assert!(policy.check_tree(granted, Want::Write, OWNER).is_ok(), "{granted}");
+        }
+    }
+
+    #[test]
+    fn a_bad_policy_names_its_line() {
+        for (text, line) in [
+            ("refuse", 1),
+            ("\nrefuse etc", 2),
+            ("deny /etc", 1),
+            ("refuse /a*b", 1),
+            ("read /a\nallow /a/", 2),
+            ("read /a/../b", 1),
+        ] {
+            assert_eq!(PathPolicy::parse(text).unwrap_err().line, line, "{text}");
+        }
+    }
+}
