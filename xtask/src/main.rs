@@ -1,2 +1,33 @@
-//! Placeholder.
-fn main() {}
+//! Development tasks of this workspace; `cargo xtask --help` lists them.
+//!
+//! A task is one module: an `Args` for clap and a `run`. Nothing here is installed.
+
+mod args;
+mod generate;
+mod process;
+mod report;
+mod setup;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Task};
+use report::Outcome;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.task {
+        Task::Setup(args) => setup::run(&args),
+        Task::Generate(args) => generate::run(&args),
+    };
+    match outcome {
+        Ok(Outcome::Passed) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Err(error) => {
+            report::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

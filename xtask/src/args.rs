@@ -1,0 +1,19 @@
+//! The command line: one variant a task, whose options live in the task's own module.
+
+use clap::{Parser, Subcommand};
+
+/// Development tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Install the Debian packages that the other tasks need
+    Setup(crate::setup::Args),
+    /// Write the generated files that are committed
+    Generate(crate::generate::Args),
+}

@@ -1,0 +1,86 @@
+//! What tasks say to the person or the log that reads them.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// How a task that ran to its end came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Passed,
+    Failed,
+}
+
+impl Outcome {
+    pub(crate) fn of(passed: bool) -> Self {
+        if passed { Self::Passed } else { Self::Failed }
+    }
+}
+
+/// How many checks passed and failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+}
+
+impl Tally {
+    pub(crate) fn count(&mut self, passed: bool) {
+        if passed {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+        }
+    }
+
+    /// Nothing failed, and something ran: no check at all is not a success.
+    pub(crate) fn outcome(self) -> Outcome {
+        Outcome::of(self.failed == 0 && self.passed > 0)
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+/// Writes a line to standard output: `say!("{x}")?`.
+macro_rules! say {
+    ($($arg:tt)*) => { $crate::report::line(format_args!($($arg)*)) };
+}
+pub(crate) use say;
+
+/// Writes one line to standard output, at once.
+pub(crate) fn line(text: fmt::Arguments<'_>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+/// Writes an error and its causes to standard error.
+pub(crate) fn error(error: &anyhow::Error) {
+    // Nobody is left to tell when standard error itself is gone.
+    let _gone = writeln!(io::stderr().lock(), "xtask: {error:#}");
+}
+
+/// A word in green or red, plain where standard output is not a terminal.
+pub(crate) fn verdict(good: bool, word: &str) -> String {
+    if io::stdout().is_terminal() {
+        let colour = if good { 32 } else { 31 };
+        format!("\x1b[{colour}m{word}\x1b[0m")
+    } else {
+        word.to_owned()
+    }
+}
+
+/// Text in bold, plain where standard output is not a terminal.
+pub(crate) fn bold(text: &str) -> String {
+    if io::stdout().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+}

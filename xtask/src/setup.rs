@@ -1,0 +1,82 @@
+//! Installs the Debian packages that the tests and the demo need.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process;
+use crate::report::{Outcome, say};
+
+/// What has to be on the machine. The guest's own packages are not installed, see `guest::packages`.
+const PACKAGES: [(&str, &str); 6] = [
+    ("apparmor", "compiles the profiles"),
+    ("qemu-system-x86", "boots the guest"),
+    ("qemu-utils", "makes disk images"),
+    ("xz-utils", "unpacks Debian 12's kernel"),
+    ("zstd", "unpacks Debian 13's kernel"),
+    ("debian-archive-keyring", "verifies the guest's packages"),
+];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(_: &Args) -> Result<Outcome> {
+    let missing: Vec<&str> = missing()?;
+    if missing.is_empty() {
+        say!("setup: every package is installed")?;
+        return Ok(Outcome::Passed);
+    }
+    install(&missing)?;
+    Ok(Outcome::Passed)
+}
+
+/// The packages that are not installed.
+fn missing() -> Result<Vec<&'static str>> {
+    let mut missing = Vec::new();
+    for (package, _) in PACKAGES {
+        if !installed(package)? {
+            missing.push(package);
+        }
+    }
+    Ok(missing)
+}
+
+fn installed(package: &str) -> Result<bool> {
+    let status = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .output()
+        .context("cannot start dpkg-query: this needs a Debian system")?;
+    Ok(status.stdout == b"installed")
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    for (package, purpose) in PACKAGES {
+        if packages.contains(&package) {
+            say!("setup: installing {package}: it {purpose}")?;
+        }
+    }
+    let root = is_root()?;
+    if !root
+        && !process::passes(Command::new("sudo").arg("--version").stdout(std::process::Stdio::null()))
+            .unwrap_or(false)
+    {
+        bail!("run as root, or install sudo, to install: {}", packages.join(" "));
+    }
+    if !root {
+        say!("setup: through sudo, as this is not root")?;
+    }
+    let as_root = || {
+        let mut command = Command::new(if root { "apt-get" } else { "sudo" });
+        if !root {
+            command.arg("apt-get");
+        }
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    process::run(as_root().args(["--quiet=2", "update"]))?;
+    process::run(as_root().args(["--quiet=2", "--yes", "--no-install-recommends", "install"]).args(packages))
+}
+
+fn is_root() -> Result<bool> {
+    Ok(process::output(Command::new("id").arg("-u"))?.trim_ascii() == b"0")
+}

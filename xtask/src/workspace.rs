@@ -1,0 +1,47 @@
+//! Where things are, and building the tools.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::process;
+
+/// The tools that are installed.
+pub(crate) const TOOLS: [&str; 5] = ["aa-derive", "aa-render", "aa-load", "aa-confine", "virt-aa-helper"];
+
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The workspace's root.
+pub(crate) fn root() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")
+}
+
+/// A directory for what is made and may be deleted: `target/NAME`. Made if missing.
+///
+/// Not `CARGO_TARGET_DIR`: guest images are shared by builds that keep apart.
+pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
+    let dir = root()?.join("target").join(name);
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// The cargo that runs this program.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Builds the tools for release, statically linked so that they run on every suite, and says in which
+/// directory they are.
+pub(crate) fn static_tools() -> Result<PathBuf> {
+    let dir = scratch("static")?;
+    let mut build = cargo();
+    build.current_dir(root()?).args(["build", "--release", "--quiet", "--target", STATIC_TARGET]);
+    for tool in TOOLS {
+        build.args(["--package", tool]);
+    }
+    build.env("CARGO_TARGET_DIR", &dir).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    build.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    process::run(&mut build)?;
+    Ok(dir.join(STATIC_TARGET).join("release"))
+}
