@@ -7,6 +7,7 @@
 pub mod access;
 pub mod domain;
 pub mod exit;
+pub mod grant;
 pub mod path;
 pub mod profile;
 pub mod quote;
@@ -17,6 +18,7 @@ pub mod text;
 pub use access::{Access, Exec};
 pub use domain::{Domain, DomainName, VirtType};
 pub use exit::Exit;
+pub use grant::{Grant, Reason};
 pub use path::{Glob, LiteralPath};
 pub use profile::ProfileName;
 pub use record::{Action, Derived, Feature, Loaded, Mode, Note, NoteKind, Rendered, TemplateKind};
