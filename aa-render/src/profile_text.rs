@@ -1,0 +1,375 @@
+//! A profile's text, read just far enough to change its name, its mode and its last lines.
+//!
+//! Comments, quoted strings, includes and nested blocks are told apart as the parser's lexer does
+//! (`apparmor.d(5)`, «Format»); everything between is left as it is, byte for byte.
+
+use std::ops::Range;
+
+use aa_contract::Mode;
+use thiserror::Error;
+
+/// Words of a flag list that set how a profile is enforced; at most one of them holds.
+const MODES: [&str; 6] = ["enforce", "complain", "kill", "unconfined", "default_allow", "prompt"];
+/// Those that do not enforce.
+const LAX_MODES: [&str; 4] = ["complain", "unconfined", "default_allow", "prompt"];
+
+/// Why a text is not one profile of the wanted name.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{line}: {reason}")]
+pub struct TextError {
+    /// Line in the text, from 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub reason: &'static str,
+}
+
+/// A text that holds exactly one profile of the wanted name outside of any other block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileText {
+    text: String,
+    /// The word `profile` and the name.
+    declaration: Range<usize>,
+    name: Range<usize>,
+    /// The brace that opens the profile, and the one that closes it.
+    open: usize,
+    close: usize,
+}
+
+/// One piece of profile text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Token {
+    Open,
+    Close,
+    Comment,
+    /// An include in either spelling, up to the end of its line.
+    Include,
+    Word,
+}
+
+impl ProfileText {
+    /// Reads `text` and finds the profile `name` in it.
+    ///
+    /// # Errors
+    /// [`TextError`]: there is no such profile, more than one, or a brace or quote is not closed.
+    pub fn parse(text: impl Into<String>, name: &str) -> Result<Self, TextError> {
+        let text = text.into();
+        let mut found: Option<(Range<usize>, Range<usize>)> = None;
+        let mut after_profile: Option<usize> = None;
+        let (mut open, mut close) = (None, None);
+        let mut depth = 0usize;
+        for item in Tokens::new(&text) {
+            let (token, range) = item.map_err(|(at, reason)| error_at(&text, at, reason))?;
+            let fail = |reason| error_at(&text, range.start, reason);
+            match token {
+                Token::Open => {
+                    if depth == 0 && found.is_some() && open.is_none() {
+                        open = Some(range.start);
+                    }
+                    depth += 1;
+                }
+                Token::Close => {
+                    depth =
+                        depth.checked_sub(1).ok_or_else(|| fail("a closing brace without an opening one"))?;
+                    if depth == 0 && open.is_some() && close.is_none() {
+                        close = Some(range.start);
+                    }
+                }
+                Token::Comment | Token::Include => continue,
+                Token::Word if depth == 0 => {
+                    let word = text.get(range.clone()).unwrap_or_default();
+                    if let Some(start) = after_profile.take()
+                        && word.trim_matches('"') == name
+                    {
+                        if found.is_some() {
+                            return Err(fail("the profile is declared a second time"));
+                        }
+                        found = Some((start..range.end, range));
+                        continue;
+                    }
+                    after_profile = (word == "profile").then_some(range.start);
+                    continue;
+                }
+                Token::Word => {}
+            }
+            after_profile = None;
+        }
+        let end = |reason| error_at(&text, text.len(), reason);
+        let (declaration, name) = found.ok_or_else(|| end("the profile is not declared here"))?;
+        if depth > 0 {
+            return Err(end("a block is not closed"));
+        }
+        let (Some(open), Some(close)) = (open, close) else {
+            return Err(end("the profile has no block"));
+        };
+        Ok(Self { text, declaration, name, open, close })
+    }
+
+    /// The whole text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Where the word `profile` of the declaration starts, and where the name ends.
+    pub(crate) fn declaration(&self) -> Range<usize> {
+        self.declaration.clone()
+    }
+
+    /// The text with another name, and `lines` before the brace that closes the profile.
+    pub fn instantiate(&self, name: &str, lines: &str) -> String {
+        let piece = |range: Range<usize>| self.text.get(range).unwrap_or_default();
+        let before = piece(self.name.end..self.close);
+        let gap = if before.ends_with('\n') { "" } else { "\n" };
+        [piece(0..self.name.start), name, before, gap, lines, piece(self.close..self.text.len())].concat()
+    }
+
+    /// Whether any include of the text names `file`.
+    pub fn includes(&self, file: &str) -> bool {
+        Tokens::new(&self.text).flatten().any(|(token, range)| {
+            token == Token::Include && self.text.get(range).is_some_and(|line| line.contains(file))
+        })
+    }
+
+    /// The mode that the flags set.
+    pub fn mode(&self) -> Mode {
+        let flags = self.flags().map(|range| self.text.get(range).unwrap_or_default()).unwrap_or_default();
+        if words(flags).any(|word| LAX_MODES.contains(&word)) { Mode::Complain } else { Mode::Enforce }
+    }
+
+    /// The text with the flags of `mode`; every other flag stays. The same text if it has that mode.
+    #[must_use]
+    pub fn with_mode(&self, mode: Mode) -> String {
+        let old = self.flags();
+        let given = old.clone().and_then(|range| self.text.get(range)).unwrap_or_default();
+        let is_so = match mode {
+            Mode::Enforce => !words(given).any(|word| LAX_MODES.contains(&word)),
+            Mode::Complain => words(given).any(|word| word == "complain"),
+        };
+        if is_so {
+            return self.text.clone();
+        }
+        let mut flags: Vec<&str> = words(given).filter(|word| !MODES.contains(word)).collect();
+        if mode == Mode::Complain {
+            flags.push("complain");
+        }
+        let list = flags.join(", ");
+        let (range, new) = match old {
+            Some(range) if list.is_empty() => (self.flags_with_keyword(range), String::new()),
+            Some(range) => (range, list),
+            None => (self.open..self.open, format!("flags=({list}) ")),
+        };
+        let piece = |range: Range<usize>| self.text.get(range).unwrap_or_default();
+        [piece(0..range.start), &new, piece(range.end..self.text.len())].concat()
+    }
+
+    /// What stands between the parentheses of the flag list. `xattrs=(…)` is another list.
+    fn flags(&self) -> Option<Range<usize>> {
+        let header = self.text.get(self.name.end..self.open)?;
+        let from = header.find("flags").map_or(0, |at| at);
+        let list = header.get(from..)?;
+        let is_flags = from > 0 || header.trim_start().starts_with('(');
+        let start = list.find('(').filter(|_| is_flags)? + 1;
+        let end = start + list.get(start..)?.find(')')?;
+        let base = self.name.end + from;
+        Some(base + start..base + end)
+    }
+
+    /// The flag list with its parentheses, its keyword and the space after it.
+    fn flags_with_keyword(&self, list: Range<usize>) -> Range<usize> {
+        let header = self.text.get(self.name.end..list.start).unwrap_or_default();
+        let start =
+            header.rfind("flags").or_else(|| header.rfind('(')).map_or(list.start, |at| self.name.end + at);
+        let after = self.text.get(list.end + 1..self.open).unwrap_or_default();
+        start..list.end + 1 + (after.len() - after.trim_start().len())
+    }
+}
+
+fn words(flags: &str) -> impl Iterator<Item = &str> {
+    flags.split([',', ' ', '\t', '\n']).filter(|word| !word.is_empty())
+}
+
+fn error_at(text: &str, at: usize, reason: &'static str) -> TextError {
+    TextError { line: text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1, reason }
+}
+
+/// Splits a text into [`Token`]s with their byte ranges.
+#[derive(Debug)]
+pub(crate) struct Tokens<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self { bytes: text.as_bytes(), at: 0 }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Up to the end of the line, without the newline.
+    fn line(&mut self) {
+        while self.peek().is_some_and(|byte| byte != b'\n') {
+            self.at += 1;
+        }
+    }
+
+    /// Whether an include directive stands here, with or without the `#`.
+    fn at_include(&self) -> bool {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let rest = rest.strip_prefix(b"#").unwrap_or(rest);
+        rest.strip_prefix(b"include")
+            .is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\t' | b'<' | b'"')))
+    }
+
+    /// Past the quote that closes the one here.
+    fn quoted(&mut self) -> Result<(), (usize, &'static str)> {
+        let start = self.at;
+        self.at += 1;
+        while let Some(byte) = self.peek() {
+            self.at += if byte == b'\\' { 2 } else { 1 };
+            if byte == b'"' {
+                return Ok(());
+            }
+        }
+        Err((start, "a quote is not closed"))
+    }
+
+    /// Past a word: braces in it are alternations; a comma or `)` outside of them ends it.
+    fn word(&mut self) -> Result<(), (usize, &'static str)> {
+        let mut depth = 0usize;
+        while let Some(byte) = self.peek() {
+            match byte {
+                b' ' | b'\t' | b'\r' | b'\n' => return Ok(()),
+                b'"' => {
+                    self.quoted()?;
+                    continue;
+                }
+                b'\\' => self.at += 1,
+                b'{' => depth += 1,
+                b'}' if depth == 0 => return Ok(()),
+                b'}' => depth -= 1,
+                b',' | b')' if depth == 0 => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => {}
+            }
+            self.at += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Result<(Token, Range<usize>), (usize, &'static str)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
+            self.at += 1;
+        }
+        let start = self.at;
+        let token = match self.peek()? {
+            _ if self.at_include() => {
+                self.line();
+                Token::Include
+            }
+            b'#' => {
+                self.line();
+                Token::Comment
+            }
+            b'{' => {
+                self.at += 1;
+                Token::Open
+            }
+            b'}' => {
+                self.at += 1;
+                Token::Close
+            }
+            _ => {
+                if let Err(error) = self.word() {
+                    self.at = self.bytes.len();
+                    return Some(Err(error));
+                }
+                Token::Word
+            }
+        };
+        self.at = self.at.min(self.bytes.len());
+        Some(Ok((token, start..self.at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXT: &str = "# a } comment\n#include <tunables/global>\n\nprofile X flags=(attach_disconnected) {\n  /a/{b,c}/@{HOME} r,\n  \"/d }\" r, # }\n  profile sub { capability, }\n}\nprofile Y {}\n";
+
+    #[test]
+    fn finds_the_closing_brace_of_the_named_profile() {
+        let profile = ProfileText::parse(TEXT, "X").unwrap();
+        assert_eq!(
+            profile.instantiate("Z", "  NEW,\n"),
+            TEXT.replace("profile X", "profile Z").replace("}\nprofile Y", "  NEW,\n}\nprofile Y")
+        );
+        let one_line = ProfileText::parse("profile X { file,}", "X").unwrap();
+        assert_eq!(one_line.instantiate("Z", "  NEW,\n"), "profile Z { file,\n  NEW,\n}");
+    }
+
+    #[test]
+    fn what_is_not_one_profile_is_refused_by_line() {
+        for (text, line) in [
+            ("", 1),
+            ("# profile X {\n# }\n", 3),
+            ("profile Y {\n profile X { }\n}\n", 4),
+            ("profile X {\n", 2),
+            ("profile X {\n}\n}\n", 3),
+            ("profile X {\n}\nprofile X {\n}\n", 3),
+            ("profile X {\n  \"/a r,\n}\n", 2),
+            ("profile X\n", 2),
+        ] {
+            assert_eq!(ProfileText::parse(text, "X").unwrap_err().line, line, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_mode_changes_and_the_other_flags_stay() {
+        for (enforce, complain) in [
+            (
+                "profile X flags=(attach_disconnected) {\n}",
+                "profile X flags=(attach_disconnected, complain) {\n}",
+            ),
+            ("profile X {\n}", "profile X flags=(complain) {\n}"),
+            ("profile X xattrs=(a=b) {\n}", "profile X xattrs=(a=b) flags=(complain) {\n}"),
+        ] {
+            let profile = ProfileText::parse(enforce, "X").unwrap();
+            assert_eq!(profile.mode(), Mode::Enforce);
+            assert_eq!(profile.with_mode(Mode::Enforce), enforce);
+            assert_eq!(profile.with_mode(Mode::Complain), complain);
+            let profile = ProfileText::parse(complain, "X").unwrap();
+            assert_eq!(profile.mode(), Mode::Complain);
+            assert_eq!(profile.with_mode(Mode::Complain), complain);
+            assert_eq!(profile.with_mode(Mode::Enforce), enforce);
+        }
+    }
+
+    #[test]
+    fn an_include_is_seen_and_a_comment_is_not() {
+        let text = "profile X {\n  # include <libvirt/X.files>\n}\n";
+        assert!(!ProfileText::parse(text, "X").unwrap().includes("libvirt/X.files"));
+        let text = text.replace("# include", "#include");
+        assert!(ProfileText::parse(text, "X").unwrap().includes("libvirt/X.files"));
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics_and_keeps_every_byte(text in "[ -~\n{}\"#\\\\]{0,80}") {
+            let _ = ProfileText::parse(text.clone(), "X");
+            let whole = format!("profile X {{\n}}\n{text}");
+            if let Ok(profile) = ProfileText::parse(whole.clone(), "X") {
+                prop_assert_eq!(profile.as_str(), whole);
+            }
+        }
+    }
+}

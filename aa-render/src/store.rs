@@ -1,0 +1,349 @@
+//! The profile directory: atomic, durable writes under a lock per profile.
+//!
+//! Files are named relative to a descriptor of the directory, links are never followed, and a file
+//! that someone else owns is never taken for a profile.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aa_contract::ProfileName;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, fsync, geteuid, unlinkat};
+
+use crate::error::Error;
+use crate::layout::{Layout, Part, file_name};
+
+/// One file for the locks of all profiles: each locks the byte that its UUID stands for, so no file
+/// per guest is left behind. The parser skips names that start with a dot.
+const LOCK_FILE: &str = ".aa-render.lock";
+/// Largest file that is read, in bytes: the limit of libvirt's helper.
+const MAX_FILE: u64 = 10 * 1024 * 1024;
+/// Mode of every file written: policy is public.
+const FILE_MODE: u32 = 0o644;
+
+/// Whether something must succeed, or may be left out where the system forbids it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Anything but success is an error.
+    Required,
+    /// Permission denied (`EACCES`, `EPERM`) is no error: for a process whose own AppArmor profile
+    /// is that of libvirt's helper, which may neither lock nor open the directory.
+    IfPermitted,
+}
+
+/// What a store promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guarantees {
+    /// The lock per profile.
+    pub lock: Need,
+    /// `fsync` of the directory after a rename.
+    pub sync_directory: Need,
+}
+
+impl Guarantees {
+    /// Both.
+    pub const FULL: Self = Self { lock: Need::Required, sync_directory: Need::Required };
+    /// Both, where the process may.
+    pub const AS_PERMITTED: Self = Self { lock: Need::IfPermitted, sync_directory: Need::IfPermitted };
+}
+
+/// The texts of a profile's files; `None` where there is no file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The base profile.
+    pub base: Option<String>,
+    /// The rules file.
+    pub rules: Option<String>,
+    /// The grants file.
+    pub grants: Option<String>,
+}
+
+impl Contents {
+    /// The files that the parser reads are other than `old`'s.
+    pub fn changes_policy(&self, old: &Self) -> bool {
+        self.base != old.base || self.rules != old.rules
+    }
+
+    /// Each part with its text, in the order in which they are written: what is included comes
+    /// before what includes it, so that a crash between two leaves a profile that compiles.
+    pub fn parts(&self) -> [(Part, Option<&str>); 3] {
+        [
+            (Part::Grants, self.grants.as_deref()),
+            (Part::Rules, self.rules.as_deref()),
+            (Part::Base, self.base.as_deref()),
+        ]
+    }
+}
+
+/// A profile directory.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    /// Absent where the directory does not exist.
+    dir: Option<OwnedFd>,
+    guarantees: Guarantees,
+}
+
+/// A profile that nobody else changes as long as this lives.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    store: &'a Store,
+    dir: &'a OwnedFd,
+    profile: ProfileName,
+    /// Held until it is closed; absent where locking was not permitted.
+    lock: Option<OwnedFd>,
+}
+
+impl Store {
+    /// Opens the directory to look at it. One that does not exist is empty.
+    ///
+    /// # Errors
+    /// [`Error::Directory`]: someone else could change it; or [`Error::Io`].
+    pub fn look(layout: &Layout) -> Result<Self, Error> {
+        let path = layout.dir().to_owned();
+        let dir = open_directory(&path)?;
+        Ok(Self { path, dir, guarantees: Guarantees::FULL })
+    }
+
+    /// Opens the directory to change it, and makes it if only its last component is missing.
+    ///
+    /// # Errors
+    /// [`Error::Directory`]: someone else could change it; or [`Error::Io`].
+    pub fn open(layout: &Layout, guarantees: Guarantees) -> Result<Self, Error> {
+        let path = layout.dir().to_owned();
+        let mut dir = open_directory(&path)?;
+        if dir.is_none() {
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io_error(&path, "create", error));
+                }
+                _ => dir = open_directory(&path)?,
+            }
+        }
+        Ok(Self { path, dir, guarantees })
+    }
+
+    /// Waits until nobody else changes the profile.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the lock could not be had, or the directory does not exist.
+    pub fn lock(&self, profile: ProfileName) -> Result<Locked<'_>, Error> {
+        let missing = || io_error(&self.path, "lock", io::ErrorKind::NotFound.into());
+        let dir = self.dir.as_ref().ok_or_else(missing)?;
+        let lock = match take_lock(dir, profile) {
+            Ok(lock) => Some(lock),
+            Err(Errno::EACCES | Errno::EPERM) if self.guarantees.lock == Need::IfPermitted => None,
+            Err(errno) => return Err(io_error(&self.path.join(LOCK_FILE), "lock", errno.into())),
+        };
+        Ok(Locked { store: self, dir, profile, lock })
+    }
+
+    /// The profile's files as they are now, without a lock.
+    ///
+    /// # Errors
+    /// [`Error::File`]: a file is a link or not this user's; or [`Error::Io`].
+    pub fn read(&self, profile: ProfileName) -> Result<Contents, Error> {
+        let read = |part| self.read_file(&file_name(profile, part));
+        Ok(Contents { base: read(Part::Base)?, rules: read(Part::Rules)?, grants: read(Part::Grants)? })
+    }
+
+    fn read_file(&self, name: &str) -> Result<Option<String>, Error> {
+        let Some(dir) = &self.dir else { return Ok(None) };
+        let path = self.path.join(name);
+        let refuse = |reason| Error::File { path: path.clone(), reason };
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = match openat(dir, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ELOOP) => return Err(refuse("it is a symbolic link")),
+            Err(errno) => return Err(io_error(&path, "read", errno.into())),
+        };
+        let io = |error| io_error(&path, "read", error);
+        let meta = file.metadata().map_err(io)?;
+        if !meta.is_file() {
+            return Err(refuse("it is not a regular file"));
+        }
+        if meta.nlink() != 1 {
+            return Err(refuse("it has more than one name (hard links)"));
+        }
+        if !is_trusted_owner(meta.uid()) {
+            return Err(refuse("another user owns it"));
+        }
+        if meta.len() > MAX_FILE {
+            return Err(refuse("it is larger than 10 MiB"));
+        }
+        let mut text = String::new();
+        file.take(MAX_FILE).read_to_string(&mut text).map_err(io)?;
+        Ok(Some(text))
+    }
+}
+
+impl Locked<'_> {
+    /// Whether others are really kept out: false only where the store takes the lock if permitted.
+    pub fn is_exclusive(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// The profile's files as they are now.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn read(&self) -> Result<Contents, Error> {
+        self.store.read(self.profile)
+    }
+
+    /// Makes the files what `new` says, where that differs from `old`, which is what [`Self::read`]
+    /// gave. Each file is replaced in one step. With the two exchanged, it takes a change back.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: a file could not be written; those before it in [`Contents::parts`] are.
+    pub fn write(&self, old: &Contents, new: &Contents) -> Result<(), Error> {
+        let mut changed = false;
+        for ((part, before), (_, after)) in old.parts().into_iter().zip(new.parts()) {
+            if before == after {
+                continue;
+            }
+            let name = file_name(self.profile, part);
+            match after {
+                Some(text) => self.replace(&name, text)?,
+                None => match unlinkat(self.dir, name.as_str(), UnlinkatFlags::NoRemoveDir) {
+                    Ok(()) | Err(Errno::ENOENT) => {}
+                    Err(errno) => return Err(self.io(&name, "remove", errno.into())),
+                },
+            }
+            changed = true;
+        }
+        if changed { self.sync_directory() } else { Ok(()) }
+    }
+
+    fn replace(&self, name: &str, text: &str) -> Result<(), Error> {
+        let temporary = self.temporary_name(name);
+        let result = self.write_temporary(&temporary, text).and_then(|()| {
+            nix::fcntl::renameat(self.dir, temporary.as_str(), self.dir, name)
+                .map_err(|errno| self.io(name, "replace", errno.into()))
+        });
+        if result.is_err() {
+            // Best effort: the failure above is the one to report.
+            let _ = unlinkat(self.dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        result
+    }
+
+    fn write_temporary(&self, name: &str, text: &str) -> Result<(), Error> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let create = || openat(self.dir, name, flags, Mode::from_bits_truncate(FILE_MODE));
+        let fd = match create() {
+            // Under the lock it can only be what a crash left.
+            Err(Errno::EEXIST) if self.is_exclusive() => {
+                unlinkat(self.dir, name, UnlinkatFlags::NoRemoveDir).and_then(|()| create())
+            }
+            other => other,
+        };
+        let mut file = File::from(fd.map_err(|errno| self.io(name, "create", errno.into()))?);
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.set_permissions(Permissions::from_mode(FILE_MODE)))
+            .and_then(|()| file.sync_all())
+            .map_err(|error| self.io(name, "write", error))
+    }
+
+    /// A name that starts like the profile's, which is all that the profile of libvirt's helper lets
+    /// it create. Without the lock it must be this call's own.
+    fn temporary_name(&self, name: &str) -> String {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        if self.is_exclusive() {
+            format!("{name}.new")
+        } else {
+            format!("{name}.{}.{}.new", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+
+    fn sync_directory(&self) -> Result<(), Error> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        match openat(self.dir, ".", flags, Mode::empty()).and_then(fsync) {
+            Ok(()) => Ok(()),
+            Err(Errno::EACCES | Errno::EPERM)
+                if self.store.guarantees.sync_directory == Need::IfPermitted =>
+            {
+                Ok(())
+            }
+            Err(errno) => Err(io_error(&self.store.path, "sync", errno.into())),
+        }
+    }
+
+    fn io(&self, name: &str, doing: &'static str, source: io::Error) -> Error {
+        io_error(&self.store.path.join(name), doing, source)
+    }
+}
+
+fn io_error(path: &Path, doing: &'static str, source: io::Error) -> Error {
+    Error::Io { path: path.to_owned(), doing, source }
+}
+
+fn is_trusted_owner(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
+}
+
+/// Opens the directory by path only (`O_PATH`), which no AppArmor profile mediates, and checks that
+/// nobody but this user and root can put files of other names' in place of ours.
+fn open_directory(path: &Path) -> Result<Option<OwnedFd>, Error> {
+    let refuse = |reason| Err(Error::Directory { path: path.to_owned(), reason });
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let fd = match nix::fcntl::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(io_error(path, "open", errno.into())),
+    };
+    let link = fs::symlink_metadata(path).map_err(|error| io_error(path, "open", error))?;
+    if link.is_symlink() && !is_trusted_owner(link.uid()) {
+        return refuse("it is a link that another user can change");
+    }
+    let io = |errno: Errno| io_error(path, "open", errno.into());
+    let stat = nix::sys::stat::fstat(&fd).map_err(io)?;
+    if !is_trusted_owner(stat.st_uid) {
+        return refuse("another user owns it");
+    }
+    if stat.st_mode & (libc::S_IWOTH | libc::S_ISVTX) == libc::S_IWOTH {
+        return refuse("everybody may replace files in it (chmod o-w)");
+    }
+    Ok(Some(fd))
+}
+
+/// Locks the profile's byte of the lock file for this open file description (`fcntl(2)`, «Open file
+/// description locks»), so that threads of one process keep each other out too.
+fn take_lock(dir: &OwnedFd, profile: ProfileName) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    // 62 bits of the UUID; two guests that share them wait for each other and nothing worse.
+    let (_, low) = profile.uuid().as_u64_pair();
+    let byte = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: (low & (u64::MAX >> 2)) as libc::off_t,
+        l_len: 1,
+        l_pid: 0,
+    };
+    loop {
+        let fd = openat(dir, LOCK_FILE, flags, Mode::from_bits_truncate(0o600))?;
+        loop {
+            match fcntl(&fd, FcntlArg::F_OFD_SETLKW(&byte)) {
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        // The file may have been removed while this waited; a lock on its ghost keeps nobody out.
+        let same = |a: &FileStat, b: &FileStat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        let held = nix::sys::stat::fstat(&fd)?;
+        match fstatat(dir, LOCK_FILE, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(named) if same(&held, &named) => return Ok(fd),
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
