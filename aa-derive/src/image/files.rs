@@ -1,0 +1,195 @@
+//! The host's files, as the chain walk sees them.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use aa_contract::text::Printable;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+use thiserror::Error;
+
+use super::ReadAt;
+
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A block device.
+    Block,
+}
+
+/// The same file under any name: a regular file's device and inode, a block device's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// `st_dev` and `st_ino`.
+    Inode(u64, u64),
+    /// `st_rdev`.
+    Device(u64),
+}
+
+/// What is known of a file without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Regular file or block device.
+    pub kind: FileKind,
+    /// Which file it is.
+    pub identity: Identity,
+}
+
+/// Why a file cannot be an image, or cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// There is no such file.
+    #[error("does not exist")]
+    Missing,
+    /// This process may not open it.
+    #[error("may not be read by this process")]
+    Denied,
+    /// A directory, which the block layer cannot open.
+    #[error("is a directory")]
+    Directory,
+    /// A FIFO, socket or character device: never an image, and opening one can block or have effects.
+    #[error("is neither a regular file nor a block device")]
+    NotAnImage,
+    /// The path has a NUL byte.
+    #[error("\"{}\" has a NUL byte", Printable(.0))]
+    Nul(String),
+    /// Any other answer of the host.
+    #[error("cannot be opened: {0}")]
+    Host(String),
+}
+
+impl From<Errno> for OpenError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOENT | Errno::ENOTDIR => Self::Missing,
+            Errno::EACCES | Errno::EPERM => Self::Denied,
+            other => Self::Host(other.desc().to_owned()),
+        }
+    }
+}
+
+/// Where images are looked up. The walk asks only for paths that its caller permits.
+pub trait ImageHost {
+    /// What the file at an absolute path is; links are followed, nothing is opened for reading.
+    ///
+    /// # Errors
+    /// [`OpenError`]: missing, or never an image.
+    fn stat(&self, path: &str) -> Result<FileInfo, OpenError>;
+
+    /// Opens the file for reading.
+    ///
+    /// # Errors
+    /// [`OpenError`]: missing, unreadable, or never an image.
+    fn open(&self, path: &str) -> Result<(FileInfo, Box<dyn ReadAt>), OpenError>;
+}
+
+/// The files below a directory that stands for `/`.
+///
+/// Symbolic links, absolute ones too, and `..` stay inside (`openat2(2)`, `RESOLVE_IN_ROOT`; Linux 5.6).
+#[derive(Debug)]
+pub struct Files {
+    /// None for `/` itself, where every path is what it says.
+    root: Option<File>,
+}
+
+impl Files {
+    /// Takes `root` for `/`.
+    ///
+    /// # Errors
+    /// The directory cannot be opened.
+    pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let root = root.into();
+        if root == Path::new("/") {
+            return Ok(Self { root: None });
+        }
+        Ok(Self { root: Some(File::open(root)?) })
+    }
+
+    fn open_with(&self, path: &str, flags: OFlag) -> Result<File, OpenError> {
+        if path.contains('\0') {
+            return Err(OpenError::Nul(path.to_owned()));
+        }
+        let flags = flags | OFlag::O_CLOEXEC;
+        let fd = match &self.root {
+            None => open(path, flags, Mode::empty()),
+            Some(root) => {
+                let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+                openat2(root.as_fd(), path, how)
+            }
+        }?;
+        Ok(File::from(fd))
+    }
+
+    fn info(file: &File) -> Result<FileInfo, OpenError> {
+        let meta = file.metadata().map_err(|error| OpenError::Host(error.to_string()))?;
+        let kind = meta.file_type();
+        if kind.is_dir() {
+            Err(OpenError::Directory)
+        } else if kind.is_block_device() {
+            Ok(FileInfo { kind: FileKind::Block, identity: Identity::Device(meta.rdev()) })
+        } else if kind.is_file() {
+            Ok(FileInfo { kind: FileKind::Regular, identity: Identity::Inode(meta.dev(), meta.ino()) })
+        } else {
+            Err(OpenError::NotAnImage)
+        }
+    }
+}
+
+impl ImageHost for Files {
+    fn stat(&self, path: &str) -> Result<FileInfo, OpenError> {
+        Self::info(&self.open_with(path, OFlag::O_PATH)?)
+    }
+
+    fn open(&self, path: &str) -> Result<(FileInfo, Box<dyn ReadAt>), OpenError> {
+        // Opening a device node can have effects (a tape rewinds), so the kind is looked at first; and
+        // again afterwards, for the path may have changed in between.
+        self.stat(path)?;
+        let file = self.open_with(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+        let info = Self::info(&file)?;
+        let host = |error: io::Error| OpenError::Host(error.to_string());
+        let size = match info.kind {
+            FileKind::Regular => file.metadata().map_err(host)?.len(),
+            FileKind::Block => (&file).seek(SeekFrom::End(0)).map_err(host)?,
+        };
+        Ok((info, Box::new(OpenFile { file, size })))
+    }
+}
+
+struct OpenFile {
+    file: File,
+    size: u64,
+}
+
+impl ReadAt for OpenFile {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        // A hostile length costs no memory beyond the file's own.
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; len.min(left)];
+        let mut done = 0usize;
+        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
+            match self.file.read_at(rest, at) {
+                Ok(0) => break,
+                Ok(read) => done = done.saturating_add(read),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(done);
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;
