@@ -162,6 +162,17 @@ impl<'a> Deriver<'a> {
         Ok(resolved.kind)
     }
 
+    /// Denies writing to a path that is only read. A later rule cannot undo it (see `Options::deny_readonly`).
+    ///
+    /// # Errors
+    /// As [`Deriver::grant`].
+    pub(crate) fn deny_write(&mut self, place: Place<'_>, path: &str) -> Result<(), Error> {
+        let what = "denied file";
+        let path = literal(place, what, &self.resolve(place, what, path)?.path)?;
+        let rule = Rule { deny: true, ..Rule::allow(Target::Path(path), Access::W, place.origin()) };
+        self.add_rule(rule).map_err(|kind| place.refuse(kind))
+    }
+
     /// Grants a directory out of the XML with everything below it: `DIR/` for reading, `DIR/**` as asked.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ use std::{fs, io};
 
 use std::os::unix::fs::FileTypeExt;
 
+use crate::image;
+
 /// How many symbolic links one path may go through, as in the kernel (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 /// Attribute files in sysfs are at most a page; `/proc/mounts` may be longer.
@@ -51,15 +53,25 @@ pub trait Host: std::fmt::Debug {
 }
 
 /// The real host, or the tree below a directory that stands for it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Files {
     root: PathBuf,
+    images: image::Files,
 }
 
 impl Files {
     /// The host as seen with `root` for `/`.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+    ///
+    /// # Errors
+    /// The root is no directory that can be opened.
+    pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let root = root.into();
+        Ok(Self { images: image::Files::new(root.clone())?, root })
+    }
+
+    /// The same tree as the reader of image headers sees it.
+    pub(crate) fn images(&self) -> &image::Files {
+        &self.images
     }
 
     /// Where a resolved path of the guest's host lies on ours.
@@ -186,7 +198,7 @@ mod tests {
         symlink("../../../../etc/passwd", root.join("srv/up")).unwrap();
         symlink("nothing/here", root.join("srv/dangling")).unwrap();
         symlink("loop", root.join("srv/loop")).unwrap();
-        let host = Files::new(root);
+        let host = Files::new(root).unwrap();
         let resolve = |path: &str| host.resolve(path).map(|r| (r.path, r.kind)).map_err(|e| e.to_string());
         assert_eq!(resolve("/images/a"), Ok(("/srv/real/a".into(), Kind::File)));
         assert_eq!(resolve("//images/./../real//a"), Ok(("/srv/real/a".into(), Kind::File)));

@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod host;
+pub mod image;
 pub mod path_policy;
 pub mod pool;
 pub mod xml;

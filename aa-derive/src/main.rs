@@ -1,2 +1,186 @@
-//! Placeholder.
-fn main() {}
+//! aa-derive: domain XML in, rules out.
+
+mod args;
+mod input;
+
+use std::collections::HashSet;
+use std::io::{self, BufWriter, Write};
+use std::num::NonZero;
+use std::thread;
+
+use aa_contract::text::Printable;
+use aa_contract::{Derived, Exit, Uuid};
+use aa_derive::host::Files;
+use aa_derive::path_policy::{self, PathPolicy};
+use aa_derive::pool::Pools;
+use aa_derive::{Addition, Options, Refusal, derive};
+use args::Args;
+use clap::Parser;
+use input::{Input, inputs};
+
+/// Documents in work at once for each core: enough to keep the cores busy, few enough to keep memory flat.
+const WINDOW: usize = 16;
+
+fn main() -> Exit {
+    let args = Args::parse();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let result = if args.print_policy {
+        out.write_all(path_policy::DEFAULT.as_bytes()).map(|()| Exit::Done)
+    } else {
+        let host =
+            Files::new(&args.root).map_err(|error| (Exit::Host, format!("{}: {error}", args.root.display())));
+        match options(&args).and_then(|options| Ok((options, host?))) {
+            Ok((options, host)) => run(&args, &options, &host, &mut out),
+            Err((exit, message)) => {
+                complain(&message);
+                return exit;
+            }
+        }
+    };
+    match result.and_then(|exit| out.flush().map(|()| exit)) {
+        Ok(exit) => exit,
+        Err(error) => {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                complain(&format!("standard output: {error}"));
+            }
+            Exit::Host
+        }
+    }
+}
+
+/// One line for people. There is nobody to tell where even that fails.
+fn complain(message: &str) {
+    drop(writeln!(io::stderr().lock(), "aa-derive: {}", Printable(message)));
+}
+
+fn options(args: &Args) -> Result<Options, (Exit, String)> {
+    let policy = match &args.policy {
+        None => path_policy::DEFAULT.to_owned(),
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| (Exit::Host, format!("{}: {error}", file.display())))?,
+    };
+    let policy = PathPolicy::parse(&policy).map_err(|error| {
+        let name = args.policy.as_ref().map_or("the built-in policy".into(), |file| file.to_string_lossy());
+        (Exit::Refused, format!("{name}: {error}"))
+    })?;
+    let pools = Pools::load(&args.pools).map_err(|error| (error.exit(), error.to_string()))?;
+    let paths = args.add.iter().map(|(path, access)| Addition::path(path.clone(), *access));
+    let globs = args.add_glob.iter().map(|(glob, access)| Addition::glob(glob.clone(), *access));
+    Ok(Options {
+        policy,
+        pools,
+        add: paths.chain(globs).collect(),
+        probe: !args.no_probe,
+        strict: args.strict,
+        deny_readonly: args.deny_readonly,
+    })
+}
+
+/// What became of one document.
+enum Outcome {
+    Record(Box<Derived>),
+    /// A document of another kind in a walked directory.
+    PassedOver(String),
+    Refused(String),
+    Unreadable(String),
+}
+
+fn run(args: &Args, options: &Options, host: &Files, out: &mut impl Write) -> io::Result<Exit> {
+    let workers = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut documents = args.inputs.iter().flat_map(|argument| inputs(argument));
+    let mut seen = HashSet::new();
+    let mut exit = Exit::Done;
+    loop {
+        let batch: Vec<io::Result<Input>> = documents.by_ref().take(workers * WINDOW).collect();
+        if batch.is_empty() {
+            return Ok(exit);
+        }
+        for outcome in outcomes(&batch, workers, options, host) {
+            let status = match outcome {
+                Outcome::Record(record) => match check_unique(&mut seen, &record) {
+                    Ok(()) => {
+                        write_record(out, &record, args.pretty)?;
+                        Exit::Done
+                    }
+                    Err(message) => {
+                        complain(&message);
+                        Exit::Refused
+                    }
+                },
+                Outcome::PassedOver(message) => {
+                    complain(&message);
+                    Exit::Done
+                }
+                Outcome::Refused(message) => {
+                    complain(&message);
+                    Exit::Refused
+                }
+                Outcome::Unreadable(message) => {
+                    complain(&message);
+                    Exit::Host
+                }
+            };
+            exit = exit.max(status);
+        }
+    }
+}
+
+/// Two guests with one UUID would share a profile: the second is refused.
+fn check_unique(seen: &mut HashSet<Uuid>, record: &Derived) -> Result<(), String> {
+    let domain = record.domain();
+    if seen.insert(domain.uuid) {
+        Ok(())
+    } else {
+        Err(format!("domain \"{}\": UUID {} was already derived in this run", domain.name, domain.uuid))
+    }
+}
+
+/// Works on a batch with all cores; the outcomes are in the batch's order.
+fn outcomes(batch: &[io::Result<Input>], workers: usize, options: &Options, host: &Files) -> Vec<Outcome> {
+    if batch.len() == 1 {
+        return batch.iter().map(|input| one(input, options, host)).collect();
+    }
+    let share = batch.len().div_ceil(workers).max(1);
+    thread::scope(|scope| {
+        let workers: Vec<_> = batch
+            .chunks(share)
+            .map(|chunk| {
+                scope.spawn(move || chunk.iter().map(|input| one(input, options, host)).collect::<Vec<_>>())
+            })
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+fn one(input: &io::Result<Input>, options: &Options, host: &Files) -> Outcome {
+    let input = match input {
+        Ok(input) => input,
+        Err(error) => return Outcome::Unreadable(error.to_string()),
+    };
+    let name = input.name();
+    let bytes = match input.read() {
+        Ok(bytes) => bytes,
+        Err(error) => return Outcome::Unreadable(format!("{name}: {error}")),
+    };
+    match derive(&bytes, options, host) {
+        Ok(record) => Outcome::Record(Box::new(record)),
+        Err(error) => match (&error.kind, input) {
+            (Refusal::NotDomain(root), Input::Found(_)) => {
+                Outcome::PassedOver(format!("{name}: passed over: its root element is <{root}>"))
+            }
+            _ => Outcome::Refused(format!("{name}:{error}")),
+        },
+    }
+}
+
+fn write_record(out: &mut impl Write, record: &Derived, pretty: bool) -> io::Result<()> {
+    if pretty {
+        serde_json::to_writer_pretty(&mut *out, record)?;
+    } else {
+        serde_json::to_writer(&mut *out, record)?;
+    }
+    out.write_all(b"\n")
+}

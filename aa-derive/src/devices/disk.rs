@@ -1,11 +1,434 @@
-//! disk
+//! Disks: the image, everything below it in its backing chain, its mirror, and what a source needs
+//! besides. The variable store of the firmware is a disk source too.
 
-use crate::deriver::Deriver;
-use crate::error::Error;
+use std::cell::RefCell;
+
+use aa_contract::{Access, Feature, NoteKind};
+
+use crate::deriver::{Deriver, Place};
+use crate::domain::refuse;
+use crate::error::{Error, Refusal};
+use crate::host::Kind;
+use crate::image::{self, Format, LayerKind, TopImage};
+use crate::pool::VolumeKind;
 use crate::xml::Element;
 
-pub(crate) fn derive(_deriver: &mut Deriver<'_>, _device: &Element<'_>) -> Result<(), Error> {
+/// A source that a guest opens by itself, not as a layer of another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TopSource<'d> {
+    /// What it is, for messages.
+    pub(crate) what: &'static str,
+    /// The declared format; none is raw, which is never probed.
+    pub(crate) format: Option<Format>,
+    /// Whether the guest only reads it.
+    pub(crate) read_only: bool,
+    /// The element whose `<backingStore>` describes what is below.
+    pub(crate) chain: Option<Element<'d>>,
+}
+
+impl TopSource<'_> {
+    fn access(self) -> Access {
+        if self.read_only { Access::RK } else { Access::RWK }
+    }
+}
+
+/// `<disk>`
+pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<(), Error> {
+    let driver = disk.child("driver");
+    let format = match driver.and_then(|driver| driver.attr("type")) {
+        Some(name) => Some(known_format(&driver.unwrap_or(*disk), name)?),
+        None => None,
+    };
+    let cdrom = disk.attr("device") == Some("cdrom");
+    if disk.attr("device") == Some("lun") || disk.attr("rawio") == Some("yes") {
+        deriver.uses(Feature::Rawio);
+    }
+    if let Some(mirror) = disk.child("mirror") {
+        mirrored(deriver, &mirror)?;
+    }
+    let Some(source) = disk.child("source") else { return Ok(()) };
+    let kind = disk.attr("type").unwrap_or("file");
+    let top = TopSource {
+        what: "disk source",
+        format,
+        read_only: cdrom || disk.child("readonly").is_some(),
+        chain: Some(*disk),
+    };
+    if is_left_out(deriver, disk, &source) {
+        return Ok(());
+    }
+    match (disk.child("transient"), source.attr("file").filter(|path| !path.is_empty())) {
+        // libvirt puts a throw-away overlay over the image, which is then only read.
+        (Some(_), Some(path)) if kind == "file" => {
+            let name = deriver.domain.name.clone();
+            deriver.grant(source, "transient overlay", &format!("{path}.TRANSIENT-{name}"), Access::RWK)?;
+            self::source(deriver, &source, kind, TopSource { read_only: true, ..top })
+        }
+        _ => self::source(deriver, &source, kind, top),
+    }
+}
+
+/// Whether the guest will not open the source at all: libvirt drops a missing optional medium, and a
+/// label of AppArmor's own says not to touch it. Says why.
+fn is_left_out(deriver: &mut Deriver<'_>, disk: &Element<'_>, source: &Element<'_>) -> bool {
+    let unlabelled =
+        |label: &Element<'_>| label.attr("model") == Some("apparmor") && label.attr("relabel") == Some("no");
+    if source.children("seclabel").any(|label| unlabelled(&label)) {
+        deriver.note(
+            NoteKind::Seclabel,
+            source,
+            "no rule is made: the source's <seclabel model='apparmor'> says relabel='no'",
+        );
+        return true;
+    }
+    let policy = source.attr("startupPolicy").or_else(|| disk.attr("startupPolicy"));
+    if !matches!(policy, Some("optional" | "requisite")) {
+        return false;
+    }
+    let Some(path) = ["file", "dev", "dir"].iter().find_map(|name| source.attr(name)) else { return false };
+    let missing = deriver
+        .resolve(source.into(), "disk source", path)
+        .is_ok_and(|resolved| resolved.kind == Kind::Missing);
+    if missing {
+        deriver.note(NoteKind::LeftOut, source, format!("no rule is made for \"{path}\": it is missing, and its startupPolicy lets the guest start without it"));
+    }
+    missing
+}
+
+/// The format that `driver/@type` or `format/@type` declares.
+fn known_format(at: &Element<'_>, name: &str) -> Result<Format, Error> {
+    Format::from_driver_type(name)
+        .ok_or_else(|| refuse(at, Refusal::Value { what: "disk format", value: name.to_owned() }))
+}
+
+/// `<mirror>`: the target of a copy or of an active commit, in both its forms.
+fn mirrored(deriver: &mut Deriver<'_>, mirror: &Element<'_>) -> Result<(), Error> {
+    let what = "mirror";
+    let declared =
+        mirror.child("format").and_then(|format| format.attr("type")).or_else(|| mirror.attr("format"));
+    let format = declared.and_then(Format::from_driver_type);
+    let top = TopSource { what, format, read_only: false, chain: Some(*mirror) };
+    match (mirror.child("source"), mirror.attr("file")) {
+        (Some(source), _) => self::source(deriver, &source, mirror.attr("type").unwrap_or("file"), top),
+        (None, Some(path)) => image(deriver, mirror, path, top),
+        (None, None) => Ok(()),
+    }
+}
+
+/// A `<source>` of any type, with everything that opening it takes.
+pub(crate) fn source(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'_>,
+    kind: &str,
+    top: TopSource<'_>,
+) -> Result<(), Error> {
+    reservations(deriver, source)?;
+    let named = |name| source.attr(name).filter(|path| !path.is_empty());
+    match kind {
+        "file" => match named("file") {
+            Some(path) => image(deriver, source, path, top),
+            None => below(deriver, source, None, top, 0),
+        },
+        "block" => match named("dev") {
+            Some(path) => image(deriver, source, path, top),
+            None => Ok(()),
+        },
+        "dir" => match named("dir") {
+            Some(path) => {
+                let access = if top.read_only { Access::R } else { Access::RWK };
+                deriver.uses(Feature::Disk);
+                deriver.grant_tree(source, top.what, path, access).map(drop)
+            }
+            None => Ok(()),
+        },
+        "volume" => volume(deriver, source, top),
+        "network" => {
+            network(deriver, source)?;
+            below(deriver, source, None, top, 0)
+        }
+        "nvme" => {
+            let Some(address) = source.child("address") else {
+                return Err(refuse(source, Refusal::Incomplete { what: "NVMe disk", missing: "address" }));
+            };
+            deriver.uses(Feature::Disk);
+            super::hostdev::vfio_pci(deriver, source, &address)
+        }
+        "vhostuser" => {
+            deriver.uses(Feature::VhostUser);
+            match named("path") {
+                Some(path) => deriver.grant(source, "vhost-user disk socket", path, Access::RW).map(drop),
+                None => super::chardev_source(deriver, source, "vhost-user disk"),
+            }
+        }
+        "vhostvdpa" => {
+            deriver.uses(Feature::Vdpa);
+            match named("dev") {
+                Some(path) => deriver.grant(source, "vDPA disk", path, Access::RW).map(drop),
+                None => Err(refuse(source, Refusal::Incomplete { what: "vDPA disk", missing: "source dev" })),
+            }
+        }
+        other => Err(refuse(source, Refusal::Value { what: "disk type", value: other.to_owned() })),
+    }
+}
+
+/// Persistent reservations by a helper of the user's own; libvirt's own has its socket in the state directory.
+fn reservations(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
+    let Some(reservations) = source.child("reservations") else { return Ok(()) };
+    deriver.uses(Feature::Rawio);
+    if let Some(socket) = reservations.child("source")
+        && let Some(path) = socket.attr("path")
+    {
+        deriver.grant(socket, "reservations socket", path, Access::RW)?;
+    }
     Ok(())
 }
 
-pub(crate) fn image() {}
+/// `<source pool= volume=>`: translated in the XML of a running guest, by pool definitions otherwise.
+fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -> Result<(), Error> {
+    if let Some(actual) = source.attr("actualType")
+        && actual != "volume"
+        && ["file", "dev", "dir"].iter().any(|name| source.attr(name).is_some())
+    {
+        return self::source(deriver, source, actual, top);
+    }
+    let (Some(pool), Some(name)) = (source.attr("pool"), source.attr("volume")) else {
+        return Err(refuse(
+            source,
+            Refusal::Incomplete { what: "volume", missing: "source pool and volume" },
+        ));
+    };
+    let unresolved = |reason: String| {
+        refuse(source, Refusal::Volume { pool: pool.to_owned(), volume: name.to_owned(), reason })
+    };
+    let resolved = deriver
+        .options
+        .pools
+        .resolve(pool, name, deriver.host)
+        .map_err(|error| unresolved(error.to_string()))?;
+    match (resolved.kind, &resolved.path) {
+        (VolumeKind::File | VolumeKind::Block, Some(path)) => image(deriver, source, path.as_str(), top),
+        (VolumeKind::Dir, Some(path)) => {
+            let access = if top.read_only { Access::R } else { Access::RWK };
+            deriver.grant_tree(source, top.what, path.as_str(), access).map(drop)
+        }
+        (VolumeKind::Network, _) => {
+            deriver.uses(Feature::NetworkDisk);
+            Ok(())
+        }
+        (_, None) => Err(unresolved("its pool does not say where it lies".to_owned())),
+    }
+}
+
+/// What a network source needs on this host: sockets, client configuration, keys.
+fn network(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
+    deriver.uses(Feature::NetworkDisk);
+    let protocol = source.attr("protocol").unwrap_or_default();
+    uses_protocol(deriver, protocol);
+    for host in source.children("host").filter(|host| host.attr("transport") == Some("unix")) {
+        if let Some(socket) = host.attr("socket") {
+            deriver.grant(host, "storage socket", socket, Access::RW)?;
+        }
+    }
+    if let Some(config) = source.child("config")
+        && let Some(file) = config.attr("file")
+    {
+        deriver.grant(config, "storage client configuration", file, Access::R)?;
+    }
+    if let Some(hosts) = source.child("knownHosts")
+        && let Some(path) = hosts.attr("path")
+    {
+        deriver.grant(hosts, "known hosts file", path, Access::R)?;
+    }
+    if let Some(identity) = source.child("identity") {
+        if let Some(key) = identity.attr("keyfile") {
+            deriver.grant(identity, "identity key", key, Access::R)?;
+        }
+        if let Some(socket) = identity.attr("agentsock") {
+            deriver.grant(identity, "authentication agent socket", socket, Access::RW)?;
+        }
+    }
+    if source.attr("tls") == Some("yes") {
+        deriver.uses(Feature::Tls);
+        // libvirt: `qemu.conf`, `nbd_tls_x509_cert_dir` and `vxhs_tls_x509_cert_dir`, and the directory they fall back to.
+        let dir = if protocol == "vxhs" { "/etc/pki/libvirt-vxhs" } else { "/etc/pki/libvirt-nbd" };
+        for dir in [dir, "/etc/pki/qemu"] {
+            deriver.allow_below(source, "certificates", dir, "{,**}", Access::R)?;
+        }
+    }
+    Ok(())
+}
+
+fn uses_protocol(deriver: &mut Deriver<'_>, protocol: &str) {
+    match protocol {
+        "rbd" => deriver.uses(Feature::Ceph),
+        "gluster" => deriver.uses(Feature::Gluster),
+        "iscsi" => deriver.uses(Feature::Iscsi),
+        "ssh" => deriver.uses(Feature::Nbdkit),
+        _ => {}
+    }
+}
+
+/// A local image at the top of its chain.
+pub(crate) fn image<'d>(
+    deriver: &mut Deriver<'_>,
+    at: &Element<'d>,
+    path: &str,
+    top: TopSource<'d>,
+) -> Result<(), Error> {
+    deriver.uses(Feature::Disk);
+    grant_image(deriver, (*at).into(), top.what, path, top.access())?;
+    below(deriver, at, Some(path), top, 0)
+}
+
+/// Grants one image, refusing what cannot be one: to open a FIFO is to wait for ever.
+fn grant_image(
+    deriver: &mut Deriver<'_>,
+    place: Place<'_>,
+    what: &'static str,
+    path: &str,
+    access: Access,
+) -> Result<(), Error> {
+    let kind = deriver.grant(place, what, path, access)?;
+    match kind {
+        Kind::Fifo | Kind::Socket => {
+            return Err(refuse(&place.element, Refusal::WrongKind { what, path: path.to_owned(), kind }));
+        }
+        Kind::Missing => {
+            deriver.note(NoteKind::MissingFile, &place.element, format!("{what} \"{path}\" does not exist"));
+        }
+        Kind::File | Kind::Directory | Kind::Block | Kind::Character => {}
+    }
+    if deriver.options.deny_readonly && !access.writes() {
+        deriver.deny_write(place, path)?;
+    }
+    Ok(())
+}
+
+/// Everything below an image: what the XML says as far as it goes, what headers say from there on.
+/// `depth` is the image's own.
+fn below(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'_>,
+    path: Option<&str>,
+    top: TopSource<'_>,
+    depth: u32,
+) -> Result<(), Error> {
+    let explicit_data =
+        source.child("dataStore").or_else(|| top.chain.and_then(|chain| chain.child("dataStore")));
+    if let Some(data) = explicit_data
+        && let Some(data_source) = data.child("source")
+        && let Some(data_path) =
+            data_source.attr("file").or_else(|| data_source.attr("dev")).filter(|path| !path.is_empty())
+    {
+        let layer = (depth > 0).then_some(depth);
+        grant_image(deriver, Place { element: data_source, layer }, "data file", data_path, top.access())?;
+    }
+    let backing = top.chain.and_then(|chain| chain.child("backingStore"));
+    let Some(backing) = backing else {
+        return probe(deriver, source, path, top, depth, explicit_data.is_some());
+    };
+    // An empty element says that nothing is below.
+    let Some(next) = backing.child("source") else { return Ok(()) };
+    let depth = depth.saturating_add(1);
+    if depth > image::LIMIT {
+        return Err(refuse(
+            &backing,
+            Refusal::Chain {
+                what: top.what,
+                path: path.unwrap_or_default().to_owned(),
+                reason: format!("the backing chain has more than {} images", image::LIMIT),
+            },
+        ));
+    }
+    let format = match backing.child("format") {
+        Some(format) => match format.attr("type") {
+            Some(name) => Some(known_format(&format, name)?),
+            None => None,
+        },
+        None => None,
+    };
+    let layer = TopSource { what: "backing file", format, read_only: true, chain: Some(backing) };
+    let kind = backing.attr("type").unwrap_or("file");
+    let local = match kind {
+        "file" => next.attr("file"),
+        "block" => next.attr("dev"),
+        _ => None,
+    };
+    match local.filter(|path| !path.is_empty()) {
+        Some(path) => {
+            deriver.uses(Feature::Disk);
+            grant_image(deriver, Place { element: next, layer: Some(depth) }, layer.what, path, Access::RK)?;
+            below(deriver, &next, Some(path), layer, depth)
+        }
+        // A level elsewhere than on this host's files is passed, but what is below it is not.
+        None if kind == "network" => {
+            network(deriver, &next)?;
+            below(deriver, &next, None, layer, depth)
+        }
+        None => self::source(deriver, &next, kind, layer),
+    }
+}
+
+/// What the headers of images say, where the XML says nothing.
+fn probe(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'_>,
+    path: Option<&str>,
+    top: TopSource<'_>,
+    depth: u32,
+    has_data: bool,
+) -> Result<(), Error> {
+    let Some(path) = path.filter(|_| deriver.options.probe) else { return Ok(()) };
+    let place = Place { element: *source, layer: None };
+    let what = "backing file";
+    // The walk asks before it opens anything; the first refusal is the domain's.
+    let refusal = RefCell::new(None);
+    let permit = |path: &str| {
+        let asked = deriver
+            .resolve(place, what, path)
+            .and_then(|resolved| deriver.permit(place, what, path, &resolved.path, Access::R, false));
+        asked.map_err(|error| {
+            let reason = error.kind.to_string();
+            refusal.borrow_mut().get_or_insert(error);
+            reason
+        })
+    };
+    let limit = image::LIMIT.saturating_sub(depth);
+    let chain = image::walk(
+        deriver.host.images(),
+        &permit,
+        TopImage { path, format: top.format, readonly: top.read_only },
+        limit,
+    );
+    let chain = chain.map_err(|error| {
+        refuse(source, Refusal::Chain { what: top.what, path: path.to_owned(), reason: error.to_string() })
+    })?;
+    if let Some(error) = refusal.into_inner() {
+        return Err(error);
+    }
+    for note in &chain.notes {
+        deriver.note(note.kind(), source, note.to_string());
+    }
+    for protocol in &chain.protocols {
+        deriver.uses(Feature::NetworkDisk);
+        uses_protocol(deriver, protocol);
+    }
+    for layer in chain.layers {
+        let layer_depth = depth.saturating_add(layer.depth);
+        let place = Place { element: *source, layer: (layer_depth > 0).then_some(layer_depth) };
+        match layer.kind {
+            LayerKind::DataFile if has_data && layer.depth == 0 => {}
+            LayerKind::Backing => grant_image(deriver, place, what, &layer.path, layer.access)?,
+            LayerKind::DataFile | LayerKind::Extent => {
+                grant_image(deriver, place, "data file", &layer.path, layer.access)?
+            }
+            LayerKind::Socket | LayerKind::Config => {
+                deriver.grant(place, what, &layer.path, layer.access)?;
+            }
+            LayerKind::Directory => {
+                deriver.grant_tree(place, what, &layer.path, layer.access)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::xml::Element;
 
 pub(crate) use chardev::source as chardev_source;
-pub(crate) use disk::image as disk_image;
+pub(crate) use disk::{TopSource, image as disk_image, source as disk_source};
 
 /// Devices that reach no file of the host, by libvirt's `formatdomain`.
 const WITHOUT_FILES: [&str; 10] =

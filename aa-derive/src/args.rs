@@ -1,0 +1,78 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use aa_contract::{Access, Glob, LiteralPath};
+use clap::Parser;
+
+/// Turns libvirt domain XML into the file rules that each guest needs: one JSON record a line.
+#[derive(Debug, Parser)]
+#[command(name = "aa-derive", version, after_help = AFTER)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
+pub(crate) struct Args {
+    /// Domain XML: files, directories walked for *.xml (links are not followed), or - for standard input
+    #[arg(value_name = "XML|DIR|-", default_value = "-")]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// Take DIR for / wherever host files are looked at
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// Grant FILE besides, with ACCESS (rwk if none is given); repeatable
+    #[arg(long, value_name = "FILE[:ACCESS]", value_parser = addition)]
+    pub(crate) add: Vec<(LiteralPath, Access)>,
+    /// Grant what the AppArmor pattern GLOB matches, with ACCESS (rwk if none is given); repeatable
+    #[arg(long, value_name = "GLOB[:ACCESS]", value_parser = glob_addition)]
+    pub(crate) add_glob: Vec<(Glob, Access)>,
+    /// Storage pool XML, a file or a directory of files, that disks of type volume are resolved through; repeatable
+    #[arg(long, value_name = "PATH")]
+    pub(crate) pools: Vec<PathBuf>,
+    /// Read no image header: backing files are granted only where the XML names them
+    #[arg(long)]
+    pub(crate) no_probe: bool,
+    /// Use the path policy in FILE instead of the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Print the built-in path policy and end
+    #[arg(long)]
+    pub(crate) print_policy: bool,
+    /// Refuse a domain with anything missing, unreadable or unknown, instead of noting it
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Deny writing to what is only read, as libvirt's helper does (a block commit into it then fails)
+    #[arg(long)]
+    pub(crate) deny_readonly: bool,
+    /// Write each record over several lines, for reading
+    #[arg(long)]
+    pub(crate) pretty: bool,
+}
+
+const AFTER: &str = "\
+Examples:
+  virsh dumpxml vm | aa-derive | aa-render | aa-load
+  aa-derive /etc/libvirt/qemu | aa-render | aa-load
+  aa-derive --pools /etc/libvirt/storage vm.xml
+  aa-derive vm.xml | jq -c '.rules += [{\"path\":\"/srv/key\",\"access\":\"r\"}]' | aa-render
+
+Exit status:
+  0  every domain was derived
+  1  some input was refused; each is named on standard error, the others were derived
+  2  the call was wrong
+  3  the host failed: input or output";
+
+/// A path with an access behind its last colon, if there is one.
+fn addition(text: &str) -> Result<(LiteralPath, Access), String> {
+    let (path, access) = split_access(text);
+    LiteralPath::new(path).map(|path| (path, access)).map_err(|error| error.to_string())
+}
+
+/// A pattern with an access behind its last colon, if there is one.
+fn glob_addition(text: &str) -> Result<(Glob, Access), String> {
+    let (glob, access) = split_access(text);
+    Glob::new(glob).map(|glob| (glob, access)).map_err(|error| error.to_string())
+}
+
+fn split_access(text: &str) -> (&str, Access) {
+    match text.rsplit_once(':').map(|(path, access)| (path, access.parse())) {
+        Some((path, Ok(access))) => (path, access),
+        _ => (text, Access::RWK),
+    }
+}
