@@ -140,6 +140,7 @@ impl<'a> Deriver<'a> {
                 element: place.origin().element,
                 access: access.to_string(),
                 line: line.to_string(),
+                another_guests: line.is_own(),
             })
         })
     }

@@ -96,6 +96,8 @@ pub enum Refusal {
         access: String,
         /// The line of the policy that refuses it.
         line: String,
+        /// Whether the path is refused because it belongs to another guest.
+        another_guests: bool,
     },
     /// The path is no file of the kind that can be granted there.
     #[error("{what} \"{}\" is a {}", Printable(.path), kind_name(*.kind))]

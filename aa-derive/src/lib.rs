@@ -134,6 +134,7 @@ fn add(deriver: &mut deriver::Deriver<'_>, addition: &Addition) -> Result<(), Er
                     element: addition.option.to_owned(),
                     access: addition.access.to_string(),
                     line: line.to_string(),
+                    another_guests: line.is_own(),
                 })
             })?;
             Target::Path(

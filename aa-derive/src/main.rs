@@ -3,13 +3,12 @@
 mod args;
 mod input;
 
-use std::collections::HashSet;
 use std::io::{self, BufWriter, Write};
 use std::num::NonZero;
 use std::thread;
 
 use aa_contract::text::Printable;
-use aa_contract::{Derived, Exit, Uuid};
+use aa_contract::{Derived, Exit};
 use aa_derive::host::Files;
 use aa_derive::path_policy::{self, PathPolicy};
 use aa_derive::pool::Pools;
@@ -88,7 +87,6 @@ enum Outcome {
 fn run(args: &Args, options: &Options, host: &Files, out: &mut impl Write) -> io::Result<Exit> {
     let workers = thread::available_parallelism().map_or(1, NonZero::get);
     let mut documents = args.inputs.iter().flat_map(|argument| inputs(argument));
-    let mut seen = HashSet::new();
     let mut exit = Exit::Done;
     loop {
         let batch: Vec<io::Result<Input>> = documents.by_ref().take(workers * WINDOW).collect();
@@ -97,16 +95,10 @@ fn run(args: &Args, options: &Options, host: &Files, out: &mut impl Write) -> io
         }
         for outcome in outcomes(&batch, workers, options, host) {
             let status = match outcome {
-                Outcome::Record(record) => match check_unique(&mut seen, &record) {
-                    Ok(()) => {
-                        write_record(out, &record, args.pretty)?;
-                        Exit::Done
-                    }
-                    Err(message) => {
-                        complain(&message);
-                        Exit::Refused
-                    }
-                },
+                Outcome::Record(record) => {
+                    write_record(out, &record, args.pretty)?;
+                    Exit::Done
+                }
                 Outcome::PassedOver(message) => {
                     complain(&message);
                     Exit::Done
@@ -122,16 +114,6 @@ fn run(args: &Args, options: &Options, host: &Files, out: &mut impl Write) -> io
             };
             exit = exit.max(status);
         }
-    }
-}
-
-/// Two guests with one UUID would share a profile: the second is refused.
-fn check_unique(seen: &mut HashSet<Uuid>, record: &Derived) -> Result<(), String> {
-    let domain = record.domain();
-    if seen.insert(domain.uuid) {
-        Ok(())
-    } else {
-        Err(format!("domain \"{}\": UUID {} was already derived in this run", domain.name, domain.uuid))
     }
 }
 

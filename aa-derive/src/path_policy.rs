@@ -45,6 +45,11 @@ impl fmt::Display for Line {
 }
 
 impl Line {
+    /// Whether the line keeps what belongs to one guest from the others.
+    pub fn is_own(&self) -> bool {
+        self.verb == Verb::Own
+    }
+
     /// What of `path` lies behind the prefix, if the prefix matches.
     fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
         let rest = path.strip_prefix(self.prefix.as_str())?;

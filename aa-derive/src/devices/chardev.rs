@@ -57,7 +57,8 @@ pub(crate) fn source(
         ("null" | "vc" | "stdio" | "tcp" | "udp" | "spicevmc" | "spiceport" | "qemu-vdagent" | "dbus", _) => {
             Ok(())
         }
-        ("dev" | "file" | "unix", Some(path)) => deriver.grant(place, what, path, Access::RW).map(drop),
+        ("unix", Some(path)) => socket(deriver, &place, what, path),
+        ("dev" | "file", Some(path)) => deriver.grant(place, what, path, Access::RW).map(drop),
         ("pipe", Some(path)) => pipe(deriver, &place, what, path),
         ("dev" | "file" | "pipe", None) => {
             Err(crate::domain::refuse(&place, Refusal::Incomplete { what, missing: "source path" }))
@@ -71,6 +72,23 @@ pub(crate) fn source(
             );
             Ok(())
         }
+    }
+}
+
+/// A socket that QEMU makes or connects to. libvirt moves a channel's socket to the guest's own
+/// directory where the XML still names one that it made for another guest or an earlier name.
+fn socket(
+    deriver: &mut Deriver<'_>,
+    place: &Element<'_>,
+    what: &'static str,
+    path: &str,
+) -> Result<(), Error> {
+    match deriver.grant(place, what, path, Access::RW) {
+        Err(Error { kind: kind @ Refusal::Restricted { another_guests: true, .. }, .. }) => {
+            deriver.note(NoteKind::LeftOut, place, kind.to_string());
+            Ok(())
+        }
+        granted => granted.map(drop),
     }
 }
 
