@@ -14,6 +14,8 @@ pub(crate) struct Cli {
 pub(crate) enum Task {
     /// Install the Debian packages that the other tasks need
     Setup(crate::setup::Args),
+    /// Run the end-to-end cases in guests with real AppArmor kernels
+    E2e(crate::e2e::Args),
     /// Write the generated files that are committed
     Generate(crate::generate::Args),
 }

@@ -3,7 +3,9 @@
 //! A task is one module: an `Args` for clap and a `run`. Nothing here is installed.
 
 mod args;
+mod e2e;
 mod generate;
+mod guest;
 mod process;
 mod report;
 mod setup;
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.task {
         Task::Setup(args) => setup::run(&args),
+        Task::E2e(args) => e2e::run(&args),
         Task::Generate(args) => generate::run(&args),
     };
     match outcome {

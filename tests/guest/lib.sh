@@ -1,0 +1,193 @@
+#!/bin/bash
+# What cases are written with. Run as: bash lib.sh FUNCTION FILE.
+#
+# A case fails when a command in it fails. Its working directory is a new empty one, $PWD; its guest has the
+# UUID $UUID and the profile $PROFILE; make_guest gives those to a second one.
+set -eEuo pipefail
+trap 'echo "failed: ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND" >&2' ERR
+
+IMAGES=/var/lib/libvirt/images
+PROFILES=/etc/apparmor.d/libvirt
+QEMU=/usr/bin/qemu-system-x86_64
+
+setup() { :; }
+teardown() { :; }
+
+# fail TEXT: ends the case.
+fail() {
+    echo "FAIL: $*" >&2
+    exit 1
+}
+
+# expect STATUS COMMAND…: the command must end with just this status; its output is in $stdout and $stderr.
+expect() {
+    local wanted=$1 status=0
+    shift
+    "$@" >stdout 2>stderr || status=$?
+    stdout=$(<stdout)
+    stderr=$(<stderr)
+    [ "$status" = "$wanted" ] || fail "status $status, not $wanted: $*"$'\n'"$stdout"$'\n'"$stderr"
+}
+
+# says TEXT PATTERN: the text must match the extended regular expression.
+says() {
+    [[ $1 =~ $2 ]] || fail "not as expected: $1"$'\n'"expected a match of: $2"
+}
+
+# wait_for COMMAND…: tries it until it succeeds, for 20 seconds.
+wait_for() {
+    local _
+    for _ in {1..200}; do
+        if "$@" >/dev/null 2>&1; then return 0; fi
+        sleep 0.1
+    done
+    fail "still not so after 20 seconds: $*"
+}
+
+# new_uuid: a UUID that no other case has.
+new_uuid() {
+    cat /proc/sys/kernel/random/uuid
+}
+
+# log_mark: the place in the kernel's log that denials_since counts from.
+log_mark() {
+    dmesg | wc -l
+}
+
+# denials_since MARK: the kernel's records of what AppArmor denied since then.
+denials_since() {
+    dmesg | tail -n +"$(($1 + 1))" | grep -a 'apparmor="DENIED"' || true
+}
+
+# denied MARK PROFILE PATH [ACCESS]: the kernel must have logged this denial.
+denied() {
+    local records
+    records=$(denials_since "$1")
+    grep -aF "profile=\"$2\"" <<<"$records" | grep -aF "name=\"$3\"" |
+        grep -aE "denied_mask=\"[a-z]*${4:-r}" >/dev/null ||
+        fail "no record of $2 being denied $3; the log has: $records"
+}
+
+# domain_xml NAME UUID DISK…: a QEMU guest with these disks, qcow2 if the name ends so and raw otherwise.
+domain_xml() {
+    local name=$1 uuid=$2 disk format n=0
+    shift 2
+    echo "<domain type='qemu' id='1'>"
+    echo "  <name>$name</name>"
+    echo "  <uuid>$uuid</uuid>"
+    echo "  <memory unit='MiB'>64</memory>"
+    echo "  <os><type arch='x86_64' machine='q35'>hvm</type></os>"
+    echo "  <devices>"
+    echo "    <emulator>$QEMU</emulator>"
+    for disk; do
+        format=raw
+        [[ $disk != *.qcow2 ]] || format=qcow2
+        echo "    <disk type='file' device='disk'>"
+        echo "      <driver name='qemu' type='$format'/>"
+        echo "      <source file='$(xml_escape "$disk")'/>"
+        echo "      <target dev='vd$(printf '%b' "\\x$((61 + n))")' bus='virtio'/>"
+        echo "    </disk>"
+        n=$((n + 1))
+    done
+    echo "    <serial type='file'><source path='/var/log/libvirt/qemu/$name-serial.log'/><target port='0'/></serial>"
+    echo "  </devices>"
+    echo "</domain>"
+}
+
+# xml_escape TEXT: for an attribute in single quotes.
+xml_escape() {
+    local text=$1
+    text=${text//&/&amp;}
+    text=${text//</&lt;}
+    text=${text//\'/&apos;}
+    text=${text//$'\t'/&#9;}
+    printf '%s' "$text"
+}
+
+# confine_guest XML: derives, renders and loads.
+confine_guest() {
+    aa-derive "$1" >derived.json
+    aa-render derived.json >rendered.json
+    aa-load <rendered.json >loaded.json
+}
+
+# mode_of PROFILE: what the kernel says of it: enforce, complain, or nothing if it is not loaded.
+mode_of() {
+    sed -n "s/^$1 (\(.*\))\$/\1/p" /sys/kernel/security/apparmor/profiles
+}
+
+# label_of PID
+label_of() {
+    tr -d '\0' <"/proc/$1/attr/current"
+}
+
+# start_qemu NAME UUID ARGUMENT…: a confined QEMU that runs no guest code, with the monitor, log, serial line
+# and pid file of a libvirt guest. Its process is $!; its monitor is for qmp.
+start_qemu() {
+    local name=$1 uuid=$2 monitor=/var/lib/libvirt/qemu/domain-1-$1
+    shift 2
+    mkdir -p "$monitor" /run/libvirt/qemu
+    aa-confine --uuid "$uuid" -- "$QEMU" -M none -nodefaults -display none -S \
+        -qmp "unix:$monitor/monitor.sock,server=on,wait=off" \
+        -chardev "file,id=serial0,path=/var/log/libvirt/qemu/$name-serial.log" \
+        -pidfile "/run/libvirt/qemu/$name.pid" "$@" 2>"qemu-$name.err" &
+    QEMU_PID=$!
+    wait_for_qemu "$name" "$QEMU_PID" "$monitor/monitor.sock"
+}
+
+wait_for_qemu() {
+    local _
+    for _ in {1..200}; do
+        [ -d "/proc/$2" ] || fail "QEMU $1 ended: $(cat "qemu-$1.err")"
+        if [ -S "$3" ] && [ -s "/run/libvirt/qemu/$1.pid" ]; then return 0; fi
+        sleep 0.1
+    done
+    fail "QEMU $1 has no monitor after 20 seconds: $(cat "qemu-$1.err")"
+}
+
+# qmp NAME COMMAND [ARGUMENTS]: prints the answer, the value of "return" or of "error".
+qmp() {
+    local request="{\"execute\":\"$2\",\"arguments\":${3:-{\}}}"
+    printf '%s\n%s\n' '{"execute":"qmp_capabilities"}' "$request" |
+        socat -t 10 - "UNIX-CONNECT:/var/lib/libvirt/qemu/domain-1-$1/monitor.sock" |
+        jq -c 'select(has("return") or has("error")) | .return // .error' | sed -n 2p
+}
+
+# qmp_ok NAME COMMAND [ARGUMENTS]: the answer must not be an error.
+qmp_ok() {
+    local answer
+    answer=$(qmp "$@")
+    [[ $answer != *'"class"'* && -n $answer ]] || fail "QEMU $1 refused $2: $answer"
+    printf '%s\n' "$answer"
+}
+
+# qemu_io NAME NODE COMMAND: reads and writes through a block node of a running QEMU.
+qemu_io() {
+    qmp_ok "$1" human-monitor-command "{\"command-line\":\"qemu-io $2 \\\"$3\\\"\"}"
+}
+
+# file_node NODE PATH [read-only]: the arguments of blockdev-add for a plain file.
+file_node() {
+    jq -nc --arg node "$1" --arg path "$2" --argjson ro "${3:-false}" \
+        '{driver: "file", "node-name": $node, filename: $path, "read-only": $ro}'
+}
+
+# start_libvirtd: libvirtd and virtlogd under their own profiles; they end with the file's cases if started in setup.
+start_libvirtd() {
+    apparmor_parser -r -W /etc/apparmor.d/usr.sbin.libvirtd /etc/apparmor.d/usr.lib.libvirt.virt-aa-helper
+    virtlogd -d
+    libvirtd -d
+    wait_for virsh --connect qemu:///system version
+}
+
+# What a person calls is a function of a file, in a directory of its own.
+function=$1
+file=$2
+export UUID=${UUID:-$(new_uuid)}
+export PROFILE=libvirt-$UUID
+case_dir=/tmp/cases/$(basename "$file" .sh)/$function
+mkdir -p "$case_dir"
+cd "$case_dir"
+# shellcheck source=/dev/null
+. "/tests/$file"
+"$function"

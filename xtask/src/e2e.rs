@@ -1,0 +1,127 @@
+//! The end-to-end cases of tests/guest, in guests with real AppArmor kernels.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::guest::boot::{Boot, Ending};
+use crate::guest::results::Record;
+use crate::guest::{Suite, image};
+use crate::report::{Outcome, Tally, say, verdict};
+use crate::workspace;
+
+/// A guest that runs longer is ended.
+const LIMIT: Duration = Duration::from_secs(25 * 60);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only this Debian release [default: each]
+    #[arg(long)]
+    suite: Option<Suite>,
+    /// Make the guest's image anew from the packages that are current now
+    #[arg(long)]
+    refresh: bool,
+    /// Take the tools from DIR instead of building them
+    #[arg(long, value_name = "DIR")]
+    tools: Option<PathBuf>,
+    /// Only the cases whose names have this in them
+    filter: Option<String>,
+}
+
+/// The boots of one suite: the directory of cases, and the kernel's command line for them.
+const BOOTS: [(&str, &str); 2] = [(".", "apparmor=1"), ("off", "apparmor=0")];
+
+pub(crate) fn run(args: &Args) -> Result<Outcome> {
+    let suites = args.suite.map_or(Suite::ALL.to_vec(), |suite| vec![suite]);
+    let filter = args.filter.as_deref().unwrap_or_default();
+    let mut tally = Tally::default();
+    let tools = match &args.tools {
+        Some(dir) => dir.clone(),
+        None => workspace::static_tools()?,
+    };
+    for suite in suites {
+        tally += suite_cases(suite, args.refresh, filter, &tools)?;
+    }
+    say!("{tally}")?;
+    Ok(tally.outcome())
+}
+
+/// Runs every case of one suite whose name has `filter` in it.
+///
+/// # Errors
+/// There is no guest to be had, or it cannot be started.
+pub(crate) fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Path) -> Result<Tally> {
+    let image = image::image(suite, refresh)?;
+    let tests = workspace::root()?.join("tests/guest");
+    let dir = workspace::scratch(&format!("guest/{}", suite.name()))?;
+    let filter_file = dir.join("filter");
+    std::fs::write(&filter_file, format!("{filter}\n"))?;
+    let mut tally = Tally::default();
+    for (cases, apparmor) in BOOTS {
+        let init = tests.join("init");
+        let mut files: Vec<(&Path, &str)> =
+            vec![(&init, "init"), (&tests, "tests"), (&filter_file, "tests/filter")];
+        let installed: Vec<_> = workspace::TOOLS
+            .iter()
+            .map(|tool| (tools.join(tool), format!("usr/lib/aa-svirt/bin/{tool}")))
+            .collect();
+        files.extend(installed.iter().map(|(from, to)| (from.as_path(), to.as_str())));
+        let run_dir = dir.join(if cases == "." { "run" } else { cases });
+        let boot = Boot {
+            image: &image,
+            dir: &run_dir,
+            files: &files,
+            append: &format!("{apparmor} aa.run=run-cases aa.cases={cases}"),
+            limit: LIMIT,
+        };
+        tally += report_cases(suite, apparmor, &boot)?;
+    }
+    Ok(tally)
+}
+
+/// Runs one boot and prints its cases as they end.
+fn report_cases(suite: Suite, apparmor: &str, boot: &Boot<'_>) -> Result<Tally> {
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    let mut running: Option<String> = None;
+    let mut lines: Vec<String> = Vec::new();
+    let ending = boot.run(|record| {
+        match record {
+            Record::Start(name) => running = Some(name),
+            Record::Line(line) => lines.push(line),
+            Record::Case { name, passed, millis } => {
+                tally.count(passed);
+                running = None;
+                let word = verdict(passed, if passed { "ok" } else { "FAIL" });
+                say!("{} {name} ... {word} ({}.{} s)", suite.name(), millis / 1000, millis % 1000 / 100)?;
+                for line in lines.drain(..) {
+                    say!("    {line}")?;
+                }
+            }
+            Record::Exit(_) => {}
+        }
+        Ok(())
+    })?;
+    let clean = match ending {
+        Ending::Exit(0) => true,
+        Ending::Exit(_) => tally.failed > 0,
+        Ending::Died | Ending::Hung => false,
+    };
+    if !clean {
+        tally.count(false);
+        let running = running.map_or_else(String::new, |name| format!(", in case {name}"));
+        say!(
+            "{} {apparmor} ... {} ({ending:?}{running}); the end of its console:",
+            suite.name(),
+            verdict(false, "FAIL")
+        )?;
+        let console = std::fs::read(boot.dir.join("console.log")).context("no console log")?;
+        for line in String::from_utf8_lossy(&console).lines().rev().take(40).collect::<Vec<_>>().iter().rev()
+        {
+            say!("    {line}")?;
+        }
+    }
+    say!("{} {apparmor}: {tally} in {} s", suite.name(), started.elapsed().as_secs())?;
+    Ok(tally)
+}

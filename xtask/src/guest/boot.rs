@@ -1,0 +1,176 @@
+//! Booting an image once, with tools and scripts beside it, and reading what it reports.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read as _, Seek as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use walkdir::WalkDir;
+
+use super::cpio::{Attributes, Writer};
+use super::image::Image;
+use super::results::Record;
+
+/// What one boot runs.
+#[derive(Debug)]
+pub(crate) struct Boot<'a> {
+    pub(crate) image: &'a Image,
+    /// Directory for the archive, the console's log and the results; made anew.
+    pub(crate) dir: &'a Path,
+    /// Files and directories that are put into the guest, each with its path there; `init` must be one.
+    pub(crate) files: &'a [(&'a Path, &'a str)],
+    /// More for the kernel's command line.
+    pub(crate) append: &'a str,
+    /// After this the guest is ended.
+    pub(crate) limit: Duration,
+}
+
+/// How a boot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The guest reported this status.
+    Exit(i32),
+    /// The guest ended without a status: its kernel panicked, or QEMU failed.
+    Died,
+    /// The limit was reached.
+    Hung,
+}
+
+impl Boot<'_> {
+    /// Boots, and gives each record to `seen` as it comes.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or QEMU cannot be started.
+    pub(crate) fn run(&self, mut seen: impl FnMut(Record) -> Result<()>) -> Result<Ending> {
+        if self.dir.exists() {
+            fs::remove_dir_all(self.dir)?;
+        }
+        fs::create_dir_all(self.dir)?;
+        let initrd = self.dir.join("initrd");
+        self.pack(&initrd)?;
+        let results = self.dir.join("results.log");
+        File::create(&results)?;
+        let mut guest = Guest(self.command(&initrd).spawn().context("cannot start qemu-system-x86_64")?);
+        let ending = self.follow(&mut guest.0, &results, &mut seen);
+        drop(guest);
+        fs::remove_file(initrd)?;
+        ending
+    }
+
+    fn follow(
+        &self,
+        guest: &mut Child,
+        results: &Path,
+        seen: &mut impl FnMut(Record) -> Result<()>,
+    ) -> Result<Ending> {
+        let started = Instant::now();
+        let mut log = Tail::open(results)?;
+        let mut ending = None;
+        loop {
+            let ended = guest.try_wait()?.is_some();
+            for line in log.lines()? {
+                match Record::parse(&line) {
+                    Some(Record::Exit(status)) => ending = Some(Ending::Exit(status)),
+                    Some(record) => seen(record)?,
+                    None => {}
+                }
+            }
+            if ended {
+                return Ok(ending.unwrap_or(Ending::Died));
+            }
+            if started.elapsed() > self.limit {
+                return Ok(ending.unwrap_or(Ending::Hung));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn command(&self, initrd: &Path) -> Command {
+        // Not KVM: where it opens and then fails, QEMU aborts instead of trying the next accelerator.
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-machine",
+            "q35",
+            "-smp",
+            "2",
+            "-m",
+            "2048",
+        ]);
+        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        qemu.arg("-serial").arg(format!("file:{}", self.dir.join("console.log").display()));
+        qemu.arg("-serial").arg(format!("file:{}", self.dir.join("results.log").display()));
+        qemu.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(initrd);
+        qemu.arg("-append").arg(format!("console=ttyS0 quiet panic=-1 security=apparmor {}", self.append));
+        qemu.stdin(Stdio::null());
+        qemu
+    }
+
+    /// The image's archive, and after it one of our own: the kernel unpacks both.
+    fn pack(&self, initrd: &Path) -> Result<()> {
+        let mut out = File::create(initrd)?;
+        io::copy(&mut File::open(&self.image.root)?, &mut out)?;
+        let mut archive = Writer::new(BufWriter::new(out));
+        for (from, to) in self.files {
+            for entry in WalkDir::new(from).sort_by_file_name() {
+                let entry = entry?;
+                let below = entry.path().strip_prefix(from)?;
+                let path = Path::new(to).join(below);
+                let path = path.to_str().context("a path is not UTF-8")?.trim_end_matches('/');
+                if entry.file_type().is_dir() {
+                    archive.directory(path, Attributes::root(0o755))?;
+                } else {
+                    let mode = entry.metadata()?.permissions().mode() & 0o777;
+                    let content = fs::read(entry.path())
+                        .with_context(|| format!("cannot read {}", entry.path().display()))?;
+                    archive.file(path, Attributes::root(mode), &content)?;
+                }
+            }
+        }
+        archive.finish()?;
+        Ok(())
+    }
+}
+
+/// A running QEMU that does not outlive this value.
+#[derive(Debug)]
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// Reads a growing file line by line.
+#[derive(Debug)]
+struct Tail {
+    file: File,
+    position: u64,
+    rest: Vec<u8>,
+}
+
+impl Tail {
+    fn open(path: &Path) -> Result<Self> {
+        Ok(Self { file: File::open(path)?, position: 0, rest: Vec::new() })
+    }
+
+    /// The lines that have become whole since the last call.
+    fn lines(&mut self) -> Result<Vec<String>> {
+        // QEMU truncates the file when it opens it; a position of our own survives that.
+        self.file.seek(io::SeekFrom::Start(self.position))?;
+        let read = self.file.read_to_end(&mut self.rest)?;
+        self.position += u64::try_from(read)?;
+        let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return Ok(Vec::new()) };
+        let whole: Vec<u8> = self.rest.drain(..=end).collect();
+        Ok(String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect())
+    }
+}
