@@ -65,7 +65,7 @@ pub struct Args {
     #[arg(long)]
     pub renew: bool,
     /// Grant a path for a while, through every new rendering [access: rwk]
-    #[arg(long, value_name = "PATH[:ACCESS]", value_parser = grant, requires_all = ["reason", "guest"])]
+    #[arg(long, value_name = "PATH[:ACCESS]", value_parser = |text: &str| Ok::<_, std::convert::Infallible>(grant(text)), requires_all = ["reason", "guest"])]
     #[arg(conflicts_with_all = ["input", "stdout", "append", "mode", "minimal", "renew", "template_dir"])]
     pub add: Option<(String, Access)>,
     /// Take back what --add granted
@@ -87,7 +87,7 @@ pub struct Args {
 }
 
 /// A path, and the access after its last colon if that is one.
-fn grant(text: &str) -> Result<(String, Access), std::convert::Infallible> {
+fn grant(text: &str) -> (String, Access) {
     let split = text.rsplit_once(':').and_then(|(path, access)| Some((path, access.parse().ok()?)));
-    Ok(split.map_or_else(|| (text.to_owned(), Access::RWK), |(path, access)| (path.to_owned(), access)))
+    split.map_or_else(|| (text.to_owned(), Access::RWK), |(path, access)| (path.to_owned(), access))
 }

@@ -247,7 +247,9 @@ impl Batch<'_> {
         let own = crate::layout::file_name(profile, Part::DropIn);
         for name in [own.as_str(), DROP_IN_FOR_ALL] {
             for file in drop_ins(&layout.dir().join(name))? {
-                out += &format!("Drop-in: {}\n", Printable(&file.to_string_lossy()));
+                for piece in ["Drop-in: ", &Printable(&file.to_string_lossy()).to_string(), "\n"] {
+                    out.push_str(piece);
+                }
             }
         }
         Ok(out)

@@ -36,38 +36,38 @@ pub fn unified(path: &str, old: Option<&str>, new: Option<&str>) -> String {
 }
 
 /// The longest common subsequence, after what both begin and end with is set aside.
-fn edits(a: &[String], b: &[String]) -> Vec<Edit> {
-    let prefix = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-    let (tail_a, tail_b) = (a.get(prefix..).unwrap_or_default(), b.get(prefix..).unwrap_or_default());
-    let suffix = tail_a.iter().rev().zip(tail_b.iter().rev()).take_while(|(x, y)| x == y).count();
-    let (n, m) = (tail_a.len() - suffix, tail_b.len() - suffix);
-    let mut edits: Vec<Edit> = (0..prefix).map(|i| Edit::Keep(i, i)).collect();
-    let width = m + 1;
-    let cells = (n + 1).saturating_mul(width);
-    let mut table = vec![0u32; if cells <= MAX_CELLS { cells } else { 0 }];
-    let cell = |table: &[u32], i: usize, j: usize| table.get(i * width + j).copied().unwrap_or(0);
-    if !table.is_empty() {
-        for (i, x) in tail_a.iter().enumerate().take(n).rev() {
-            for (j, y) in tail_b.iter().enumerate().take(m).rev() {
-                let longest = if x == y {
-                    cell(&table, i + 1, j + 1) + 1
-                } else {
-                    cell(&table, i + 1, j).max(cell(&table, i, j + 1))
-                };
-                if let Some(slot) = table.get_mut(i * width + j) {
-                    *slot = longest;
-                }
+fn edits(old: &[String], new: &[String]) -> Vec<Edit> {
+    let prefix = old.iter().zip(new).take_while(|(x, y)| x == y).count();
+    let (old, new) = (old.get(prefix..).unwrap_or_default(), new.get(prefix..).unwrap_or_default());
+    let suffix = old.iter().rev().zip(new.iter().rev()).take_while(|(x, y)| x == y).count();
+    let (rows, columns) = (old.len() - suffix, new.len() - suffix);
+    let width = columns + 1;
+    let cells = (rows + 1).saturating_mul(width);
+    // longest[i * width + j]: the longest common subsequence of what follows i in old and j in new.
+    let mut longest = vec![0u32; if cells <= MAX_CELLS { cells } else { 0 }];
+    let cell = |longest: &[u32], i: usize, j: usize| longest.get(i * width + j).copied().unwrap_or(0);
+    for (i, x) in old.iter().enumerate().take(rows).rev() {
+        for (j, y) in new.iter().enumerate().take(columns).rev() {
+            let length = if x == y {
+                cell(&longest, i + 1, j + 1) + 1
+            } else {
+                cell(&longest, i + 1, j).max(cell(&longest, i, j + 1))
+            };
+            match longest.get_mut(i * width + j) {
+                Some(slot) => *slot = length,
+                None => break,
             }
         }
     }
+    let mut edits: Vec<Edit> = (0..prefix).map(|at| Edit::Keep(at, at)).collect();
     let (mut i, mut j) = (0, 0);
-    while i < n || j < m {
-        let same = i < n && j < m && tail_a.get(i) == tail_b.get(j) && !table.is_empty();
-        if same {
+    while i < rows || j < columns {
+        let is_same = i < rows && j < columns && old.get(i) == new.get(j) && !longest.is_empty();
+        if is_same {
             edits.push(Edit::Keep(prefix + i, prefix + j));
             i += 1;
             j += 1;
-        } else if i < n && (j == m || cell(&table, i + 1, j) >= cell(&table, i, j + 1)) {
+        } else if i < rows && (j == columns || cell(&longest, i + 1, j) >= cell(&longest, i, j + 1)) {
             edits.push(Edit::Remove(prefix + i));
             i += 1;
         } else {
@@ -75,7 +75,7 @@ fn edits(a: &[String], b: &[String]) -> Vec<Edit> {
             j += 1;
         }
     }
-    edits.extend((0..suffix).map(|k| Edit::Keep(prefix + n + k, prefix + m + k)));
+    edits.extend((0..suffix).map(|at| Edit::Keep(prefix + rows + at, prefix + columns + at)));
     edits
 }
 

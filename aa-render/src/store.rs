@@ -321,10 +321,11 @@ fn take_lock(dir: &OwnedFd, profile: ProfileName) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     // 62 bits of the UUID; two guests that share them wait for each other and nothing worse.
     let (_, low) = profile.uuid().as_u64_pair();
+    let short = |constant: libc::c_int| libc::c_short::try_from(constant).unwrap_or_default();
     let byte = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: (low & (u64::MAX >> 2)) as libc::off_t,
+        l_type: short(libc::F_WRLCK),
+        l_whence: short(libc::SEEK_SET),
+        l_start: (low & (u64::MAX >> 2)).cast_signed(),
         l_len: 1,
         l_pid: 0,
     };
