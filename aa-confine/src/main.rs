@@ -1,2 +1,31 @@
-//! Placeholder.
-fn main() {}
+//! Executes a program under an AppArmor profile, or not at all.
+
+mod args;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Args;
+
+/// Status of every failure of aa-confine itself, as in env(1) and timeout(1): nothing was executed.
+const OWN_FAILURE: u8 = 125;
+
+fn main() -> ExitCode {
+    let (request, command) = match Args::try_parse().and_then(Args::into_request) {
+        Ok(request) => request,
+        Err(answer) => {
+            let written = answer.print();
+            let asked_for = !answer.use_stderr() && written.is_ok();
+            return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(OWN_FAILURE) };
+        }
+    };
+    let error = match aa_confine::confine(&request) {
+        Ok(()) => aa_confine::execute(&command),
+        Err(error) => error,
+    };
+    // A standard error that cannot be written to changes nothing: the status says it as well.
+    let _ = writeln!(io::stderr().lock(), "aa-confine: {error}");
+    ExitCode::from(error.status())
+}

@@ -1,0 +1,241 @@
+//! Everything that keeps the program from being executed.
+
+use std::ffi::OsString;
+use std::io;
+
+use nix::errno::Errno;
+use thiserror::Error as ThisError;
+
+use crate::label::Label;
+
+/// A reason why nothing was executed. Place first, then what is wrong and what helps.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    /// A link or a file is where the root of a kernel file system must be.
+    #[error(
+        "{place}: not a directory but a link or a file: what is written there would not reach the kernel"
+    )]
+    NotDirectory {
+        /// The path.
+        place: String,
+    },
+    /// The type of the file system is another one.
+    #[error(
+        "{place}: not {kind} but a file system of type {magic:#x}: what is there is not the kernel's word"
+    )]
+    OtherKind {
+        /// The path.
+        place: String,
+        /// What it must be.
+        kind: &'static str,
+        /// `f_type` of statfs(2).
+        magic: i64,
+    },
+    /// A part of the right file system is mounted in place of its root.
+    #[error("{place}: not the root of a {kind} (inode {inode}): a part of one is mounted there")]
+    NotRoot {
+        /// The path.
+        place: String,
+        /// What it must be.
+        kind: &'static str,
+        /// The inode number found.
+        inode: u64,
+    },
+    /// A mount or a link is in the way.
+    #[error(
+        "{place}: something is mounted over it, or a link leads out: a change written there would not reach the kernel"
+    )]
+    Covered {
+        /// The path.
+        place: String,
+    },
+    /// Older than Linux 5.6, or a filter on system calls.
+    #[error("the kernel has no openat2 (Linux 5.6), so /proc cannot be trusted")]
+    NoOpenat2,
+    /// A file that must be there could not be opened or read.
+    #[error("{place}: {source}")]
+    Unreadable {
+        /// The path.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No module of that name in the kernel.
+    #[error("AppArmor is not part of this kernel (no /sys/module/apparmor/parameters/enabled)")]
+    NotBuiltIn,
+    /// `apparmor=0`, or another security module took its place.
+    #[error(
+        "AppArmor is off: boot with apparmor=1 and apparmor in the kernel's list of security modules (lsm=)"
+    )]
+    Off,
+    /// The thread has no such attribute.
+    #[error("{place}: no such file, so this kernel cannot change a profile")]
+    NoAttribute {
+        /// The path last tried.
+        place: String,
+    },
+    /// The kernel took only a part of the name.
+    #[error("{place}: the kernel took only a part of the profile's name")]
+    ShortWrite {
+        /// The path.
+        place: String,
+    },
+    /// No profile of that name is loaded.
+    #[error(
+        "profile {profile:?} is not loaded: load it first (aa-load), or check the name and the namespace"
+    )]
+    UnknownProfile {
+        /// As written to the kernel.
+        profile: String,
+    },
+    /// The caller's own profile has no rule for the change.
+    #[error(
+        "the profile that confines aa-confine ({current}) does not allow changing to {profile:?}: it needs a change_profile rule"
+    )]
+    NotAllowed {
+        /// As written to the kernel.
+        profile: String,
+        /// The label of this process.
+        current: String,
+    },
+    /// `no_new_privs` forbids leaving the caller's profile.
+    #[error(
+        "no_new_privs is set, so this process cannot leave its profile ({current}) for {profile:?}: clear it, or use --stack"
+    )]
+    NoNewPrivs {
+        /// As written to the kernel.
+        profile: String,
+        /// The label of this process.
+        current: String,
+    },
+    /// The kernel does not understand the change.
+    #[error(
+        "{place}: the kernel does not take a change to {profile:?}: AppArmor is off here, or this is no name of a profile"
+    )]
+    NotUnderstood {
+        /// As written to the kernel.
+        profile: String,
+        /// The path.
+        place: String,
+    },
+    /// Any other refusal of the kernel.
+    #[error("{place}: change to {profile:?} failed: {source}")]
+    NotChanged {
+        /// As written to the kernel.
+        profile: String,
+        /// The path.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The label could not be read.
+    #[error("{place}: the label cannot be read back, so nothing is proven: {source}")]
+    NotReadBack {
+        /// The path.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// What was read is no label.
+    #[error("{place}: reads {text:?}, which is no AppArmor label")]
+    NotLabel {
+        /// The path.
+        place: String,
+        /// What it holds.
+        text: String,
+    },
+    /// The label that reads back is another one.
+    #[error("asked for profile {wanted:?}, but the kernel reads back {found:?}")]
+    OtherLabel {
+        /// As written to the kernel.
+        wanted: String,
+        /// As read.
+        found: String,
+    },
+    /// The profile only logs.
+    #[error(
+        "profile {profile:?} is in complain mode, which logs but denies nothing: load it in enforce mode, or give --allow-complain"
+    )]
+    ComplainMode {
+        /// As written to the kernel.
+        profile: String,
+    },
+    /// The stack's components differ in mode, and the profile's own mode is not known.
+    #[error(
+        "the stack {found:?} is of several modes, and {profile:?}'s own cannot be read (is securityfs mounted?)"
+    )]
+    MixedMode {
+        /// As written to the kernel.
+        profile: String,
+        /// As read.
+        found: String,
+    },
+    /// The profile is of a mode that enforces nothing.
+    #[error("profile {profile:?} does not enforce anything: the kernel reads back {found:?}")]
+    NotEnforced {
+        /// As written to the kernel.
+        profile: String,
+        /// As read.
+        found: String,
+    },
+    /// No command was given.
+    #[error("no command to execute")]
+    NoCommand,
+    /// The command, or the interpreter it names, does not exist.
+    #[error("{program:?}: not found: {source}")]
+    NotFound {
+        /// The command.
+        program: OsString,
+        /// Why.
+        source: io::Error,
+    },
+    /// The command cannot be executed.
+    #[error("{program:?}: cannot be executed: {source}{hint}")]
+    NotExecutable {
+        /// The command.
+        program: OsString,
+        /// Why.
+        source: io::Error,
+        /// What else may be behind it; empty or starting with a space.
+        hint: &'static str,
+    },
+}
+
+impl Error {
+    /// The exit status: 127 if the command was not found, 126 if it could not be executed, 125 for
+    /// everything before that, as with env(1).
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::NotFound { .. } => 127,
+            Self::NotExecutable { .. } => 126,
+            _ => 125,
+        }
+    }
+
+    /// What the kernel's answer to the write of a profile's name means (`aa_change_profile` in the
+    /// kernel's security/apparmor/domain.c).
+    pub(crate) fn from_write(profile: String, place: String, source: io::Error, before: &Label) -> Self {
+        let current = before.to_string();
+        match source.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT) => Self::UnknownProfile { profile },
+            Some(Errno::EACCES) => Self::NotAllowed { profile, current },
+            Some(Errno::EPERM) => Self::NoNewPrivs { profile, current },
+            Some(Errno::EINVAL) => Self::NotUnderstood { profile, place },
+            _ => Self::NotChanged { profile, place, source },
+        }
+    }
+
+    pub(crate) fn from_exec(program: OsString, source: io::Error, no_new_privs: bool) -> Self {
+        let hint = match source.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT) => return Self::NotFound { program, source },
+            Some(Errno::EPERM) if no_new_privs => {
+                " (no_new_privs is set, so a confined process cannot change its profile: clear it, or use --stack)"
+            }
+            Some(Errno::EACCES) => {
+                " (file permissions, or AppArmor: with --now or --stack the profile needs a rule for the program)"
+            }
+            _ => "",
+        };
+        Self::NotExecutable { program, source, hint }
+    }
+}
