@@ -1,0 +1,325 @@
+//! What disks grant: each type, role and option of `<disk>` (libvirt: `formatdomain`, «Hard drives, floppy disks, CDROMs»).
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use crate::common::{derive_with, device, domain, inside, options, refused, rules, try_inside};
+use aa_contract::NoteKind;
+
+#[test]
+fn a_file_is_read_and_written_and_a_read_only_one_is_not() {
+    assert_eq!(device("<disk type='file'><source file='/srv/a.img'/></disk>"), ["rwk /srv/a.img"]);
+    assert_eq!(device("<disk><source file='/srv/a.img'/><readonly/></disk>"), ["rk /srv/a.img"]);
+    assert_eq!(
+        device("<disk type='file' device='cdrom'><source file='/srv/a.iso'/></disk>"),
+        ["rk /srv/a.iso"]
+    );
+    assert_eq!(
+        device("<disk type='file' device='floppy'><source file='/srv/a.img'/></disk>"),
+        ["rwk /srv/a.img"]
+    );
+    assert_eq!(device("<disk type='block'><source dev='/dev/vg/lv'/></disk>"), ["rwk /dev/vg/lv"]);
+}
+
+#[test]
+fn an_empty_drive_grants_nothing() {
+    for empty in [
+        "<disk type='file' device='cdrom'/>",
+        "<disk type='file' device='cdrom'><source file=''/></disk>",
+        "<disk type='block' device='cdrom'><source/></disk>",
+    ] {
+        assert_eq!(device(empty), [""; 0], "{empty}");
+    }
+}
+
+#[test]
+fn a_directory_is_granted_whole_and_a_restricted_one_not_at_all() {
+    assert_eq!(
+        device("<disk type='dir'><driver type='fat'/><source dir='/srv/fat'/><readonly/></disk>"),
+        ["r /srv/fat/", "r glob:/srv/fat/**"]
+    );
+    assert!(
+        refused("<disk type='dir'><driver type='fat'/><source dir='/etc'/></disk>").contains("refuse /etc")
+    );
+}
+
+#[test]
+fn every_byte_of_a_path_means_itself() {
+    let record =
+        try_inside("<devices><disk><source file='/srv/*?[a]{b}^&quot;@{HOME}\\&#9;é'/></disk></devices>")
+            .unwrap();
+    assert!(rules(&record).contains(&"rwk /srv/*?[a]{b}^\"@{HOME}\\\té".to_owned()), "{:?}", rules(&record));
+}
+
+#[test]
+fn what_is_restricted_is_refused_with_element_path_and_line() {
+    let message = refused("\n<disk type='file'>\n  <source file='/srv/../etc/shadow'/></disk>");
+    assert!(message.starts_with("7:3: disk source \"/srv/../etc/shadow\" may not be granted (it is \"/etc/shadow\"): devices/disk[1]/source asks for rwk"), "{message}");
+    assert!(message.contains("refuse /etc"), "{message}");
+    for path in [
+        "/etc/shadow",
+        "//etc//shadow",
+        "/nonexist/../etc/shadow",
+        "/usr/bin/qemu-system-x86_64",
+        "/proc/kcore",
+        "/dev/mem",
+    ] {
+        refused(&format!("<disk><source file='{path}'/></disk>"));
+    }
+    // Patterns do not pass the list: they are names of files of their own.
+    assert_eq!(device("<disk><source file='/e?c/shadow'/></disk>"), ["rwk /e?c/shadow"]);
+    assert_eq!(device("<disk><source file='/library/x.img'/></disk>"), ["rwk /library/x.img"]);
+}
+
+#[test]
+fn a_relative_path_is_refused() {
+    assert!(refused("<disk><source file='a.img'/></disk>").contains("\"a.img\" is not an absolute path"));
+}
+
+#[test]
+fn links_are_followed_and_the_target_is_judged() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("srv/real")).unwrap();
+    fs::write(root.path().join("srv/real/a.img"), "").unwrap();
+    symlink("/srv/real/a.img", root.path().join("srv/link")).unwrap();
+    symlink("/etc/shadow", root.path().join("srv/evil")).unwrap();
+    let xml = |path: &str| domain(&format!("<devices><disk><source file='{path}'/></disk></devices>"));
+    let record = derive_with(&xml("/srv/link"), &options(), root.path()).unwrap();
+    assert_eq!(rules(&record), ["rwk /srv/real/a.img"]);
+    assert!(record.notes().is_empty());
+    let error = derive_with(&xml("/srv/evil"), &options(), root.path()).unwrap_err();
+    assert!(error.to_string().contains("(it is \"/etc/shadow\")"), "{error}");
+}
+
+#[test]
+fn a_fifo_or_socket_is_no_disk() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("srv")).unwrap();
+    assert!(Command::new("mkfifo").arg(root.path().join("srv/fifo")).status().unwrap().success());
+    let _listener = std::os::unix::net::UnixListener::bind(root.path().join("srv/socket")).unwrap();
+    for (name, kind) in [("fifo", "FIFO"), ("socket", "socket")] {
+        let xml = domain(&format!(
+            "<devices><disk><driver type='qcow2'/><source file='/srv/{name}'/></disk></devices>"
+        ));
+        let error = derive_with(&xml, &options(), root.path()).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("\"/srv/{name}\" is a {kind}")), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_image_is_noted_and_strict_refuses_it() {
+    let xml = domain("<devices><disk><source file='/srv/a'/></disk></devices>");
+    let root = tempfile::tempdir().unwrap();
+    let record = derive_with(&xml, &options(), root.path()).unwrap();
+    assert_eq!(record.notes()[0].kind, NoteKind::MissingFile);
+    let strict = aa_derive::Options { strict: true, ..options() };
+    let error = derive_with(&xml, &strict, root.path()).unwrap_err().to_string();
+    assert!(error.ends_with("(refused by --strict)"), "{error}");
+}
+
+#[test]
+fn an_optional_medium_that_is_missing_gets_no_rule() {
+    let xml = "<disk device='floppy'><source file='/srv/{x}' startupPolicy='optional'/></disk>";
+    assert_eq!(device(xml), [""; 0]);
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("srv")).unwrap();
+    fs::write(root.path().join("srv/{x}"), "").unwrap();
+    let record = derive_with(&domain(&format!("<devices>{xml}</devices>")), &options(), root.path()).unwrap();
+    assert_eq!(rules(&record), ["rwk /srv/{x}"]);
+}
+
+#[test]
+fn layers_that_the_xml_names_are_only_read() {
+    let chain = "<disk type='file'><driver type='qcow2'/><source file='/srv/top'/>\
+        <backingStore type='file'><format type='qcow2'/><source file='/srv/mid'/>\
+        <backingStore type='block'><format type='raw'/><source dev='/dev/vg/base'/><backingStore/></backingStore></backingStore></disk>";
+    assert_eq!(device(chain), ["rk /dev/vg/base", "rk /srv/mid", "rwk /srv/top"]);
+    let record = try_inside(&format!("<devices>{chain}</devices>")).unwrap();
+    let layers: Vec<_> = record.rules().iter().filter_map(|rule| rule.origin.as_ref()?.layer).collect();
+    assert_eq!(layers, [2, 1]);
+}
+
+#[test]
+fn no_rule_denies_unless_asked_for() {
+    let xml = domain("<devices><disk><source file='/srv/a'/><readonly/></disk></devices>");
+    let root = tempfile::tempdir().unwrap();
+    assert!(derive_with(&xml, &options(), root.path()).unwrap().rules().iter().all(|rule| !rule.deny));
+    let denying = aa_derive::Options { deny_readonly: true, ..options() };
+    let record = derive_with(&xml, &denying, root.path()).unwrap();
+    assert!(rules(&record).contains(&"deny w /srv/a".to_owned()));
+}
+
+#[test]
+fn a_data_file_follows_its_disk() {
+    let disk = |readonly: &str| {
+        device(&format!(
+            "<disk><driver type='qcow2'/><source file='/srv/top'><dataStore type='file'><format type='raw'/>\
+             <source file='/srv/data'/></dataStore></source>{readonly}<backingStore/></disk>"
+        ))
+    };
+    assert_eq!(disk(""), ["rwk /srv/data", "rwk /srv/top"]);
+    assert_eq!(disk("<readonly/>"), ["rk /srv/data", "rk /srv/top"]);
+}
+
+#[test]
+fn a_mirror_is_written_in_both_its_forms() {
+    let new = "<disk><source file='/srv/a'/><mirror type='file' job='copy'><format type='qcow2'/><source file='/srv/b'/></mirror></disk>";
+    assert_eq!(device(new), ["rwk /srv/a", "rwk /srv/b"]);
+    let old = "<disk><source file='/srv/a'/><mirror file='/srv/b' format='raw'/></disk>";
+    assert_eq!(device(old), ["rwk /srv/a", "rwk /srv/b"]);
+    // libvirt 9.0 writes an empty job after a pivot, over which the original stumbles.
+    let empty = "<disk><source file='/srv/a'/><mirror type='file' job=''><format type='raw'/><source file='/srv/b'/></mirror></disk>";
+    assert_eq!(device(empty), ["rwk /srv/a", "rwk /srv/b"]);
+    assert!(refused("<disk><source file='/srv/a'/><mirror file='/etc/b'/></disk>").contains("mirror"));
+}
+
+#[test]
+fn a_transient_disk_writes_only_its_overlay() {
+    assert_eq!(
+        device("<disk type='file'><source file='/srv/a'/><transient/></disk>"),
+        ["rk /srv/a", "rwk /srv/a.TRANSIENT-guest"]
+    );
+}
+
+#[test]
+fn a_network_disk_grants_its_clients_files_and_no_image() {
+    let rbd = "<disk type='network'><source protocol='rbd' name='pool/image'><config file='/etc/ceph/ceph.conf'/></source></disk>";
+    assert_eq!(device(rbd), ["r /etc/ceph/ceph.conf"]);
+    let nbd = "<disk type='network'><source protocol='nbd' name='x'><host transport='unix' socket='/run/nbd.sock'/></source></disk>";
+    assert_eq!(device(nbd), ["rw /run/nbd.sock"]);
+    let ssh = "<disk type='network'><source protocol='ssh' name='/srv/x'><knownHosts path='/srv/known'/>\
+               <identity keyfile='/srv/key' agentsock='/run/agent'/></source></disk>";
+    assert_eq!(device(ssh), ["r /srv/key", "r /srv/known", "rw /run/agent"]);
+    refused(
+        "<disk type='network'><source protocol='nbd'><host transport='unix' socket='/etc/x'/></source></disk>",
+    );
+}
+
+#[test]
+fn other_kinds_of_source() {
+    assert_eq!(
+        device("<disk type='vhostuser'><source type='unix' path='/run/v.sock'/></disk>"),
+        ["rw /run/v.sock"]
+    );
+    assert_eq!(
+        device("<disk type='vhostvdpa'><source dev='/dev/vhost-vdpa-0'/></disk>"),
+        ["rw /dev/vhost-vdpa-0"]
+    );
+    refused("<disk type='vhostvdpa'><source/></disk>");
+    refused("<disk type='quantum'><source file='/srv/a'/></disk>");
+    refused("<disk type='file'><driver type='quantum'/><source file='/srv/a'/></disk>");
+}
+
+#[test]
+fn a_reservations_socket_is_granted() {
+    let disk = "<disk type='block' device='lun'><source dev='/dev/sda'><reservations managed='no'>\
+                <source type='unix' path='/run/pr.sock' mode='client'/></reservations></source></disk>";
+    assert_eq!(device(disk), ["rw /run/pr.sock", "rwk /dev/sda"]);
+}
+
+#[test]
+fn a_translated_volume_is_its_file_and_an_untranslated_one_is_an_error() {
+    let live = "<disk type='volume'><source pool='p' volume='v' actualType='file' file='/srv/v'/></disk>";
+    assert_eq!(device(live), ["rwk /srv/v"]);
+    let message = refused("<disk type='volume'><source pool='p' volume='v'/></disk>");
+    assert!(message.contains("volume \"v\" of pool \"p\" is not resolved"), "{message}");
+}
+
+#[test]
+fn a_source_that_its_label_leaves_alone_gets_no_rule() {
+    let disk = |model: &str| {
+        device(&format!(
+            "<disk><source file='/srv/a'><seclabel model='{model}' relabel='no'/></source></disk>"
+        ))
+    };
+    assert_eq!(disk("apparmor"), [""; 0]);
+    assert_eq!(disk("dac"), ["rwk /srv/a"]);
+}
+
+#[test]
+fn the_variable_store_of_the_firmware() {
+    let derive = |inside: &str| {
+        let xml = domain("").replace("</os>", &format!("{inside}</os>"));
+        derive_with(&xml, &options(), tempfile::tempdir().unwrap().path())
+            .map(|record| rules(&record))
+            .map_err(|error| error.to_string())
+    };
+    let ok = |list: &[&str]| Ok(list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+    assert_eq!(
+        derive(
+            "<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader><nvram>/srv/x_VARS.fd</nvram>"
+        ),
+        ok(&["rk /usr/share/OVMF/OVMF_CODE.fd", "rwk /srv/x_VARS.fd"])
+    );
+    assert_eq!(
+        derive("<loader type='rom'>/usr/share/seabios/bios.bin</loader>"),
+        ok(&["r /usr/share/seabios/bios.bin"])
+    );
+    assert!(
+        derive("<loader type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader>")
+            .unwrap_err()
+            .contains("asks for rwk")
+    );
+    assert_eq!(derive("<nvram type='file'><source file='/srv/n'/></nvram>"), ok(&["rwk /srv/n"]));
+    assert_eq!(derive("<nvram type='block'><source dev='/dev/vg/n'/></nvram>"), ok(&["rwk /dev/vg/n"]));
+    assert_eq!(
+        derive(
+            "<nvram type='network'><source protocol='nbd' name='x'><host transport='unix' socket='/run/n.sock'/></source></nvram>"
+        ),
+        ok(&["rw /run/n.sock"])
+    );
+    assert_eq!(
+        derive("<kernel>/boot/k</kernel><initrd>/boot/i</initrd><shim>/srv/s</shim><dtb>/srv/d</dtb>"),
+        ok(&["r /boot/i", "r /boot/k", "r /srv/d", "r /srv/s"])
+    );
+    assert_eq!(derive("<acpi><table type='slic'>/srv/slic</table></acpi>"), ok(&["r /srv/slic"]));
+    assert!(derive("<kernel>/etc/passwd</kernel>").is_err());
+    assert!(derive("<nvram>/boot/x</nvram>").is_err());
+    // The template is read by libvirtd.
+    assert_eq!(derive("<nvram template='/srv/t'>/srv/n</nvram>"), ok(&["rwk /srv/n"]));
+}
+
+#[test]
+fn firmware_configuration_files_and_the_persistent_store() {
+    let fwcfg =
+        "<sysinfo type='fwcfg'><entry name='opt/a' file='/srv/f'/><entry name='opt/b'>text</entry></sysinfo>";
+    assert_eq!(inside(fwcfg), ["r /srv/f"]);
+    assert_eq!(
+        device("<pstore backend='acpi-erst'><path>/srv/p</path><size unit='KiB'>8</size></pstore>"),
+        ["rwk /srv/p"]
+    );
+    assert_eq!(
+        device("<pstore backend='acpi-erst'><size unit='KiB'>8</size></pstore>"),
+        ["rwk /var/lib/libvirt/qemu/nvram/guest_PSTORE.raw"]
+    );
+    refused("<pstore backend='acpi-erst'><path>/etc/p</path></pstore>");
+}
+
+#[test]
+fn character_devices() {
+    for role in ["serial", "parallel", "channel", "console"] {
+        let chardev = |inside: &str| device(&format!("<{role} {inside}</{role}>"));
+        assert_eq!(chardev("type='file'><source path='/srv/f'/>"), ["rw /srv/f"]);
+        assert_eq!(chardev("type='dev'><source path='/dev/ttyS0'/>"), ["rw /dev/ttyS0"]);
+        assert_eq!(chardev("type='unix'><source mode='bind' path='/srv/s'/>"), ["rw /srv/s"]);
+        assert_eq!(
+            chardev("type='pipe'><source path='/srv/p'/>"),
+            ["rw /srv/p", "rw /srv/p.in", "rw /srv/p.out"]
+        );
+        assert_eq!(chardev("type='pty'><source path='/dev/pts/3'/>"), [""; 0]);
+        assert_eq!(chardev("type='tcp'><source mode='bind' host='h' service='1'/>"), [""; 0]);
+        assert_eq!(chardev("type='pty'><log file='/srv/l' append='on'/>"), ["a /srv/l"]);
+        refused(&format!("<{role} type='file'><source path='/etc/f'/></{role}>"));
+        refused(&format!("<{role} type='file'><source/></{role}>"));
+    }
+    assert_eq!(
+        device("<serial type='tcp'><source mode='connect' host='h' service='1' tls='yes'/></serial>"),
+        ["r glob:/etc/pki/libvirt-chardev/{,**}", "r glob:/etc/pki/qemu/{,**}"]
+    );
+    // A socket that libvirt made for another guest is not this one's.
+    let other = "<channel type='unix'><source path='/var/lib/libvirt/qemu/channel/target/domain-8-other/a'/></channel>";
+    assert_eq!(device(other), [""; 0]);
+    let own = "<channel type='unix'><source path='/var/lib/libvirt/qemu/channel/target/domain-7-guest/a'/></channel>";
+    assert_eq!(device(own), ["rw /var/lib/libvirt/qemu/channel/target/domain-7-guest/a"]);
+}

@@ -1,0 +1,5 @@
+//! aa-derive through its public API and as a command.
+
+mod cli;
+mod common;
+mod disk;
