@@ -115,7 +115,7 @@ pub struct ChainNote {
 /// What can be wrong with one layer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Problem {
-    /// A named file cannot be opened; it is granted all the same.
+    /// A named file cannot be opened. It is listed all the same, unless it can never be an image.
     #[error("{0}")]
     Open(OpenError),
     /// An image's header is not what it should be; nothing below it is known.
@@ -192,8 +192,9 @@ impl fmt::Display for ChainNote {
 
 /// Follows the chain below a top image.
 ///
-/// `permit` is asked before any path is opened or listed. Paths that cannot be opened are listed all the
-/// same, with a note: QEMU may be able to, and libvirt's silence here is what breaks guests.
+/// `permit` is asked before any path is opened or listed. Files that are missing or cannot be read are listed
+/// all the same, with a note: QEMU may be able to, and libvirt's silence here is what breaks guests. What is no
+/// image at all (a directory, a FIFO, a character device) is noted and not listed.
 ///
 /// # Errors
 /// [`ChainError`]: a loop, or more images or files than `limit` and this module allow.
@@ -249,6 +250,22 @@ impl Walk<'_> {
         if !self.permitted(&path, depth) {
             return Ok(None);
         }
+        let exists = match self.host.stat(&path) {
+            Ok(info) => {
+                if !self.seen.insert(info.identity) {
+                    return Err(ChainError::Loop { path, depth });
+                }
+                true
+            }
+            Err(error) => {
+                let never = error.is_for_ever();
+                self.note(depth, &path, Problem::Open(error));
+                if never {
+                    return Ok(None);
+                }
+                false
+            }
+        };
         if depth > 0 {
             let known = match &format {
                 BackingFormat::Declared(format) => Some(*format),
@@ -259,10 +276,11 @@ impl Walk<'_> {
         }
         let header = if node.sliced {
             self.note(depth, &path, Problem::Sliced);
-            self.only_stat(&path, depth)?;
             None
+        } else if exists {
+            self.header(&path, format, depth)
         } else {
-            self.header(&path, format, depth)?
+            None
         };
         let named = header.as_ref().and_then(|header| header.data_file.as_deref());
         match (node.data_file, named) {
@@ -292,12 +310,7 @@ impl Walk<'_> {
     }
 
     /// What the image's header names, if its format is known well enough to believe it.
-    fn header(
-        &mut self,
-        path: &str,
-        format: BackingFormat,
-        depth: u32,
-    ) -> Result<Option<Header>, ChainError> {
+    fn header(&mut self, path: &str, format: BackingFormat, depth: u32) -> Option<Header> {
         let unsafe_to_probe = format == BackingFormat::Absent;
         let declared = match format {
             BackingFormat::Declared(format) => Some(format),
@@ -308,22 +321,20 @@ impl Walk<'_> {
             BackingFormat::Absent | BackingFormat::NotRaw => None,
         };
         if declared.is_some_and(|format| !format.is_read()) {
-            self.only_stat(path, depth)?;
-            return Ok(None);
+            return None;
         }
-        let (info, image) = match self.host.open(path) {
-            Ok(opened) => opened,
+        let image = match self.host.open(path) {
+            Ok(image) => image,
             Err(error) => {
                 self.note(depth, path, Problem::Open(error));
-                return Ok(None);
+                return None;
             }
         };
-        self.see(info.identity, path, depth)?;
         let read = self.read(path, image.as_ref(), declared, unsafe_to_probe, depth);
-        Ok(read.unwrap_or_else(|error| {
+        read.unwrap_or_else(|error| {
             self.note(depth, path, Problem::Header(error));
             None
-        }))
+        })
     }
 
     fn read(
@@ -417,29 +428,15 @@ impl Walk<'_> {
             return Ok(());
         }
         if let Err(error) = self.host.stat(&path) {
+            let never = error.is_for_ever();
             self.note(depth, &path, Problem::Open(error));
+            if never {
+                return Ok(());
+            }
         }
         let access = if depth == 0 { self.data_access } else { Access::RK };
         let format = (kind == LayerKind::DataFile).then_some(Format::Raw);
         self.push(depth, path, kind, access, format)
-    }
-
-    fn only_stat(&mut self, path: &str, depth: u32) -> Result<(), ChainError> {
-        match self.host.stat(path) {
-            Ok(info) => self.see(info.identity, path, depth),
-            Err(error) => {
-                self.note(depth, path, Problem::Open(error));
-                Ok(())
-            }
-        }
-    }
-
-    fn see(&mut self, identity: Identity, path: &str, depth: u32) -> Result<(), ChainError> {
-        if self.seen.insert(identity) {
-            Ok(())
-        } else {
-            Err(ChainError::Loop { path: path.to_owned(), depth })
-        }
     }
 
     fn permitted(&mut self, path: &str, depth: u32) -> bool {

@@ -64,6 +64,16 @@ pub enum OpenError {
     Host(String),
 }
 
+impl OpenError {
+    /// Whether what is there can never be opened as an image, by anyone.
+    pub fn is_for_ever(&self) -> bool {
+        match self {
+            Self::Directory | Self::NotAnImage | Self::Nul(_) => true,
+            Self::Missing | Self::Denied | Self::Host(_) => false,
+        }
+    }
+}
+
 impl From<Errno> for OpenError {
     fn from(errno: Errno) -> Self {
         match errno {
@@ -86,7 +96,7 @@ pub trait ImageHost {
     ///
     /// # Errors
     /// [`OpenError`]: missing, unreadable, or never an image.
-    fn open(&self, path: &str) -> Result<(FileInfo, Box<dyn ReadAt>), OpenError>;
+    fn open(&self, path: &str) -> Result<Box<dyn ReadAt>, OpenError>;
 }
 
 /// The files below a directory that stands for `/`.
@@ -146,7 +156,7 @@ impl ImageHost for Files {
         Self::info(&self.open_with(path, OFlag::O_PATH)?)
     }
 
-    fn open(&self, path: &str) -> Result<(FileInfo, Box<dyn ReadAt>), OpenError> {
+    fn open(&self, path: &str) -> Result<Box<dyn ReadAt>, OpenError> {
         // Opening a device node can have effects (a tape rewinds), so the kind is looked at first; and
         // again afterwards, for the path may have changed in between.
         self.stat(path)?;
@@ -157,7 +167,7 @@ impl ImageHost for Files {
             FileKind::Regular => file.metadata().map_err(host)?.len(),
             FileKind::Block => (&file).seek(SeekFrom::End(0)).map_err(host)?,
         };
-        Ok((info, Box::new(OpenFile { file, size })))
+        Ok(Box::new(OpenFile { file, size }))
     }
 }
 
