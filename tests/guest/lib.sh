@@ -1,8 +1,7 @@
 #!/bin/bash
 # What cases are written with. Run as: bash lib.sh FUNCTION FILE.
 #
-# A case fails when a command in it fails. Its working directory is a new empty one, $PWD; its guest has the
-# UUID $UUID and the profile $PROFILE; make_guest gives those to a second one.
+# A case fails when a command in it fails. Its working directory is a new empty one.
 set -eEuo pipefail
 trap 'echo "failed: ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND" >&2' ERR
 
@@ -70,7 +69,7 @@ denied() {
 
 # domain_xml NAME UUID DISK…: a QEMU guest with these disks, qcow2 if the name ends so and raw otherwise.
 domain_xml() {
-    local name=$1 uuid=$2 disk format n=0
+    local name=$1 uuid=$2 disk format n=0 letters=abcdefghijklmnopqrstuvwxyz
     shift 2
     echo "<domain type='qemu' id='1'>"
     echo "  <name>$name</name>"
@@ -85,7 +84,7 @@ domain_xml() {
         echo "    <disk type='file' device='disk'>"
         echo "      <driver name='qemu' type='$format'/>"
         echo "      <source file='$(xml_escape "$disk")'/>"
-        echo "      <target dev='vd$(printf '%b' "\\x$((61 + n))")' bus='virtio'/>"
+        echo "      <target dev='vd${letters:n:1}' bus='virtio'/>"
         echo "    </disk>"
         n=$((n + 1))
     done
@@ -166,10 +165,49 @@ qemu_io() {
     qmp_ok "$1" human-monitor-command "{\"command-line\":\"qemu-io $2 \\\"$3\\\"\"}"
 }
 
-# file_node NODE PATH [read-only]: the arguments of blockdev-add for a plain file.
+# file_node NODE PATH [READ-ONLY]: blockdev-add's arguments for a plain file.
 file_node() {
     jq -nc --arg node "$1" --arg path "$2" --argjson ro "${3:-false}" \
         '{driver: "file", "node-name": $node, filename: $path, "read-only": $ro}'
+}
+
+# opens NAME PATH [READ-ONLY]: a running QEMU must be able to open the file.
+opens() {
+    qmp_ok "$1" blockdev-add "$(file_node probe "$2" "${3:-false}")" >/dev/null
+    qmp_ok "$1" blockdev-del '{"node-name":"probe"}' >/dev/null
+}
+
+# cannot_open NAME PATH [READ-ONLY]: it must fail, for want of permission.
+cannot_open() {
+    local answer
+    answer=$(qmp "$1" blockdev-add "$(file_node probe "$2" "${3:-false}")")
+    says "$answer" 'Permission denied'
+}
+
+# qemu_given UUID ARGUMENT…: a confined QEMU with these arguments, ended at once when it has started.
+qemu_given() {
+    local uuid=$1
+    shift
+    printf '%s\n' '{"execute":"qmp_capabilities"}' '{"execute":"quit"}' |
+        aa-confine --uuid "$uuid" -- "$QEMU" -M none -nodefaults -display none -S -qmp stdio "$@"
+}
+
+# make_guest NAME: an overlay on a base, the XML of a guest with both, and its profile in the kernel.
+# Sets UUID, PROFILE, BASE and DISK.
+make_guest() {
+    UUID=$(new_uuid)
+    PROFILE=libvirt-$UUID
+    BASE=$IMAGES/$1-base.qcow2
+    DISK=$IMAGES/$1.qcow2
+    qemu-img create -q -f qcow2 "$BASE" 1M
+    qemu-img create -q -f qcow2 -b "$BASE" -F qcow2 "$DISK"
+    domain_xml "$1" "$UUID" "$DISK" >"$1.xml"
+    confine_guest "$1.xml"
+}
+
+# disk_arguments: -blockdev for the guest's overlay, which opens its base read-only.
+disk_arguments() {
+    printf '%s\n' -blockdev "{\"driver\":\"qcow2\",\"node-name\":\"disk0\",\"file\":{\"driver\":\"file\",\"filename\":\"$DISK\"}}"
 }
 
 # start_libvirtd: libvirtd and virtlogd under their own profiles; they end with the file's cases if started in setup.
@@ -180,11 +218,8 @@ start_libvirtd() {
     wait_for virsh --connect qemu:///system version
 }
 
-# What a person calls is a function of a file, in a directory of its own.
 function=$1
 file=$2
-export UUID=${UUID:-$(new_uuid)}
-export PROFILE=libvirt-$UUID
 case_dir=/tmp/cases/$(basename "$file" .sh)/$function
 mkdir -p "$case_dir"
 cd "$case_dir"

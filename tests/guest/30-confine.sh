@@ -1,0 +1,148 @@
+# aa-confine starts the command under the profile, or starts nothing.
+
+# A command that leaves a trace.
+command_ran() { [ -e "$IMAGES/ran-$UUID" ]; }
+
+# refused PATTERN COMMAND…: status 125, the reason said, nothing started.
+refused() {
+    local pattern=$1
+    shift
+    expect 125 "$@"
+    says "$stderr" "$pattern"
+    [ "$(wc -l <stderr)" = 1 ] || fail "more than one line: $stderr"
+    ! command_ran || fail "the command was started"
+}
+
+# A guest whose profile lets it run touch, on one file.
+make_toucher() {
+    UUID=$(new_uuid)
+    PROFILE=libvirt-$UUID
+    domain_xml toucher "$UUID" >toucher.xml
+    aa-derive --add "$IMAGES/ran-$UUID:rw" --add /usr/bin/touch:rm toucher.xml | aa-render "$@" | aa-load
+    TOUCH=(/usr/bin/touch "$IMAGES/ran-$UUID")
+}
+
+case_a_loaded_profile_runs_the_command() {
+    make_toucher
+    expect 0 aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
+    command_ran
+    mark=$(log_mark)
+    expect 1 aa-confine --profile "$PROFILE" -- /usr/bin/touch "$PWD/elsewhere"
+    denied "$mark" "$PROFILE" "$PWD/elsewhere" w
+    [ ! -e elsewhere ]
+}
+
+case_the_commands_status_is_passed_on() {
+    make_toucher
+    expect 1 aa-confine --uuid "$UUID" -- /usr/bin/touch /nonexistent/file
+    says "$stderr" 'touch:'
+}
+
+case_an_unknown_profile_is_refused() {
+    make_toucher
+    local other
+    other=$(new_uuid)
+    refused "libvirt-$other" aa-confine --uuid "$other" -- "${TOUCH[@]}"
+    refused 'no-such' aa-confine --profile no-such -- "${TOUCH[@]}"
+    # A part of a loaded name, as a search in the kernel's list would find it.
+    refused "${UUID:0:8}" aa-confine --profile "libvirt-${UUID:0:8}" -- "${TOUCH[@]}"
+}
+
+case_complain_mode_is_refused_unless_allowed() {
+    make_toucher --complain
+    [ "$(mode_of "$PROFILE")" = complain ]
+    refused complain aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
+    expect 0 aa-confine --uuid "$UUID" --allow-complain -- "${TOUCH[@]}"
+    command_ran
+}
+
+case_a_missing_command_is_127() {
+    make_toucher
+    expect 127 aa-confine --uuid "$UUID" -- /nonexistent/command
+    expect 127 aa-confine --uuid "$UUID" -- no-such-command-in-path
+}
+
+case_a_file_that_cannot_be_executed_is_126() {
+    make_toucher
+    echo text >text
+    expect 126 aa-confine --uuid "$UUID" -- "$PWD/text"
+    expect 126 aa-confine --uuid "$UUID" -- /etc
+}
+
+# A /proc that is a tmpfs, with the files that a real one would have.
+case_a_tmpfs_over_proc_is_refused() {
+    make_toucher
+    export PROFILE
+    printf '%s' 'mount -t tmpfs none /proc
+        mkdir -p /proc/self/attr/apparmor /proc/thread-self/attr/apparmor /proc/sys
+        for where in self thread-self; do
+            for file in attr/current attr/exec attr/apparmor/current attr/apparmor/exec; do
+                echo "$PROFILE (enforce)" >"/proc/$where/$file"
+            done
+        done
+        exec "$@"' >fake
+    refused '/proc' unshare -m bash fake aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
+    # The twin: the same namespace, with the true one.
+    expect 0 unshare -m aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
+    command_ran
+}
+
+# A root directory whose /proc is a symbolic link to a true procfs elsewhere.
+case_a_link_for_proc_is_refused() {
+    make_toucher
+    mkdir root
+    printf '%s' 'mount -t tmpfs none root
+        mkdir -p root/{usr,etc,sys,var/lib/libvirt/images,real}
+        mount --bind /usr root/usr
+        mount --rbind /sys root/sys
+        mount --bind /var/lib/libvirt/images root/var/lib/libvirt/images
+        ln -s usr/lib root/lib
+        ln -s usr/lib64 root/lib64
+        if [ "$KIND" = link ]; then
+            mount -t proc proc root/real
+            ln -s /real root/proc
+        else
+            mkdir root/proc
+            mount -t proc proc root/proc
+        fi
+        exec chroot root /usr/lib/aa-svirt/bin/aa-confine "$@"' >chrooted
+    export KIND=link
+    refused '/proc' unshare -m bash chrooted --uuid "$UUID" -- "${TOUCH[@]}"
+    KIND=directory
+    expect 0 unshare -m bash chrooted --uuid "$UUID" -- "${TOUCH[@]}"
+    command_ran
+}
+
+# A true /proc, with something else mounted over the one directory that counts.
+case_a_mount_over_the_attributes_is_refused() {
+    make_toucher
+    printf '%s' 'mount -t tmpfs none "/proc/$$/attr"
+        mkdir "/proc/$$/attr/apparmor"
+        echo "$PROFILE (enforce)" | tee "/proc/$$/attr/"{current,exec,apparmor/current,apparmor/exec} >/dev/null
+        exec "$@"' >covered
+    export PROFILE
+    refused '/proc' unshare -m bash covered aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
+}
+
+case_now_changes_before_the_exec() {
+    make_toucher
+    # Change at once: the profile itself must allow the exec, and it does not.
+    expect 126 aa-confine --uuid "$UUID" --now -- "${TOUCH[@]}"
+    ! command_ran
+    make_guest now
+    expect 0 aa-confine --uuid "$UUID" --now -- "$QEMU" --version
+}
+
+case_stack_adds_to_the_callers_confinement() {
+    make_guest stack
+    printf 'profile outer-%s {\n  file,\n  capability,\n  network,\n  signal,\n  ptrace,\n  unix,\n  change_profile,\n  deny %s rw,\n}\n' \
+        "$UUID" "$DISK" >outer
+    apparmor_parser -K -r outer
+    local arguments
+    mapfile -t arguments < <(disk_arguments)
+    # Alone each allows QEMU to start, together they deny what one of them denies.
+    expect 0 qemu_given "$UUID" "${arguments[@]}"
+    expect 1 aa-exec -p "outer-$UUID" -- aa-confine --uuid "$UUID" --stack -- "$QEMU" -M none -nodefaults \
+        -display none -S "${arguments[@]}"
+    says "$stderr" 'Permission denied'
+}

@@ -1,0 +1,56 @@
+# The project's own templates and abstractions, on a host that has none of libvirt's, and the minimal profile.
+
+# in_own_policy FUNCTION: in a mount namespace whose /etc/apparmor.d has only AppArmor's own policy.
+in_own_policy() {
+    printf '%s\n' 'cp -a /etc/apparmor.d policy
+        rm -rf policy/libvirt policy/abstractions/libvirt-* policy/local policy/usr.*
+        mkdir -p policy/libvirt policy/local
+        mount --bind policy /etc/apparmor.d' >own
+    printf '. /tests/lib.sh %q %q\n' "$1" "$file" >>own
+    unshare -m bash -c '. ./own'
+}
+
+own_template() {
+    make_guest own
+    [ "$(mode_of "$PROFILE")" = enforce ]
+    check_guest own
+}
+
+minimal() {
+    UUID=$(new_uuid)
+    PROFILE=libvirt-$UUID
+    DISK=$IMAGES/minimal.qcow2
+    qemu-img create -q -f qcow2 "$DISK" 1M
+    domain_xml minimal "$UUID" "$DISK" >minimal.xml
+    aa-derive minimal.xml | aa-render --minimal | aa-load
+    check_guest minimal
+}
+
+# check_guest NAME: it runs, writes its disk, and reaches nothing else.
+check_guest() {
+    local arguments
+    mapfile -t arguments < <(disk_arguments)
+    mark=$(log_mark)
+    start_qemu "$1" "$UUID" "${arguments[@]}"
+    [ "$(label_of "$QEMU_PID")" = "$PROFILE (enforce)" ]
+    qemu_io "$1" disk0 'write -P 0x5a 0 64k'
+    local needless
+    needless=$(denials_since "$mark")
+    [ -z "$needless" ] || fail "denied although nothing forbidden was tried: $needless"
+    cannot_open "$1" /etc/shadow true
+    truncate -s 64k "$IMAGES/of-another.img"
+    cannot_open "$1" "$IMAGES/of-another.img"
+    denied "$mark" "$PROFILE" "$IMAGES/of-another.img"
+}
+
+case_own_templates_confine() {
+    in_own_policy own_template
+}
+
+case_minimal_profile_confines() {
+    in_own_policy minimal
+}
+
+case_minimal_profile_confines_beside_libvirts_policy() {
+    minimal
+}
