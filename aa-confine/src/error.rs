@@ -239,3 +239,54 @@ impl Error {
         Self::NotExecutable { program, source, hint }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_answer_to_the_write_has_its_own_meaning() {
+        let before = "outer//&inner (enforce)".parse().unwrap();
+        for (errno, words) in [
+            (Errno::ENOENT, r#"profile "vm" is not loaded"#),
+            (Errno::EACCES, r#"("inner" and "outer") does not allow changing to "vm""#),
+            (Errno::EPERM, "no_new_privs is set"),
+            (Errno::EINVAL, "AppArmor is off here"),
+            (Errno::ENOMEM, "/p: change to \"vm\" failed"),
+        ] {
+            let error = Error::from_write("vm".to_owned(), "/p".to_owned(), errno.into(), &before);
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(error.status(), 125);
+        }
+    }
+
+    #[test]
+    fn a_failed_exec_is_126_or_127() {
+        for (errno, no_new_privs, status, words) in [
+            (Errno::ENOENT, false, 127, "not found"),
+            (Errno::EACCES, false, 126, "file permissions, or AppArmor"),
+            (Errno::EPERM, true, 126, "no_new_privs"),
+            (Errno::ENOEXEC, true, 126, "cannot be executed: Exec format error (os error 8)"),
+        ] {
+            let error = Error::from_exec("a\nb".into(), errno.into(), no_new_privs);
+            assert_eq!(error.status(), status, "{error}");
+            assert!(
+                error.to_string().starts_with(r#""a\nb": "#) && error.to_string().contains(words),
+                "{error}"
+            );
+        }
+        let quiet = Error::from_exec("x".into(), Errno::EPERM.into(), false);
+        assert!(!quiet.to_string().contains("no_new_privs"));
+    }
+
+    #[test]
+    fn the_program_takes_the_place_of_this_process_or_says_why_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let plain = directory.path().join("plain");
+        std::fs::write(&plain, "text").unwrap();
+        assert_eq!(crate::execute(&[plain.into()]).status(), 126);
+        assert_eq!(crate::execute(&[directory.path().join("absent").into()]).status(), 127);
+        assert_eq!(crate::execute(&["no-such-program-anywhere".into()]).status(), 127);
+        assert_eq!(crate::execute(&[]).status(), 125);
+    }
+}

@@ -141,6 +141,7 @@ mod tests {
     use std::io::Read;
     use std::os::unix::fs::symlink;
 
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC};
 
     use super::*;
@@ -197,6 +198,23 @@ mod tests {
         for path in ["absolute/passwd", "climbs/etc/passwd", "../x"] {
             let refused = mount.open(path, OFlag::O_RDONLY).unwrap_err();
             assert!(matches!(refused, Error::Covered { .. }), "{path}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_mount_point_is_not_crossed() {
+        let root = Mount::of_test(std::path::Path::new("/"));
+        let refused = root.open("proc/version", OFlag::O_RDONLY).unwrap_err();
+        assert!(matches!(refused, Error::Covered { .. }), "{refused}");
+    }
+
+    #[test]
+    fn what_is_opened_is_closed_on_exec() {
+        let proc = Mount::of_root("/proc", "proc", PROC).unwrap();
+        let file = proc.open("version", OFlag::O_RDONLY).unwrap().unwrap();
+        for opened in [proc.root.as_fd(), file.as_fd()] {
+            let flags = FdFlag::from_bits_retain(fcntl(opened, FcntlArg::F_GETFD).unwrap());
+            assert!(flags.contains(FdFlag::FD_CLOEXEC));
         }
     }
 
