@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use thiserror::Error as ThisError;
 
 use crate::label::Label;
+use crate::procattr::Write;
 
 /// A reason why nothing was executed. Place first, then what is wrong and what helps.
 #[derive(Debug, ThisError)]
@@ -90,13 +91,15 @@ pub enum Error {
     },
     /// The caller's own profile has no rule for the change.
     #[error(
-        "the profile that confines aa-confine ({current}) does not allow changing to {profile:?}: it needs a change_profile rule"
+        "the profile that confines aa-confine ({current}) does not allow changing to {profile:?}: it needs the rule: change_profile -> {rule:?},"
     )]
     NotAllowed {
         /// As written to the kernel.
         profile: String,
         /// The label of this process.
         current: String,
+        /// The target of the rule that would allow it.
+        rule: String,
     },
     /// `no_new_privs` forbids leaving the caller's profile.
     #[error(
@@ -160,9 +163,9 @@ pub enum Error {
         /// As written to the kernel.
         profile: String,
     },
-    /// The stack's components differ in mode, and the profile's own mode is not known.
+    /// The stack's components differ in mode, so the profile's own mode is not known.
     #[error(
-        "the stack {found:?} is of several modes, and {profile:?}'s own cannot be read (is securityfs mounted?)"
+        "the stack {found:?} is of several modes, which does not prove that {profile:?} enforces: leave out --now, then its own mode can be read"
     )]
     MixedMode {
         /// As written to the kernel.
@@ -214,11 +217,12 @@ impl Error {
 
     /// What the kernel's answer to the write of a profile's name means (`aa_change_profile` in the
     /// kernel's security/apparmor/domain.c).
-    pub(crate) fn from_write(profile: String, place: String, source: io::Error, before: &Label) -> Self {
+    pub(crate) fn from_write(write: Write, place: String, source: io::Error, before: &Label) -> Self {
+        let (rule, profile) = (write.rule_target(), write.name);
         let current = before.to_string();
         match source.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOENT) => Self::UnknownProfile { profile },
-            Some(Errno::EACCES) => Self::NotAllowed { profile, current },
+            Some(Errno::EACCES) => Self::NotAllowed { profile, current, rule },
             Some(Errno::EPERM) => Self::NoNewPrivs { profile, current },
             Some(Errno::EINVAL) => Self::NotUnderstood { profile, place },
             _ => Self::NotChanged { profile, place, source },
@@ -243,18 +247,23 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Method, Moment};
 
     #[test]
     fn each_answer_to_the_write_has_its_own_meaning() {
         let before = "outer//&inner (enforce)".parse().unwrap();
         for (errno, words) in [
             (Errno::ENOENT, r#"profile "vm" is not loaded"#),
-            (Errno::EACCES, r#"("inner" and "outer") does not allow changing to "vm""#),
+            (
+                Errno::EACCES,
+                r#"("inner" and "outer") does not allow changing to "vm": it needs the rule: change_profile -> "&vm","#,
+            ),
             (Errno::EPERM, "no_new_privs is set"),
             (Errno::EINVAL, "AppArmor is off here"),
             (Errno::ENOMEM, "/p: change to \"vm\" failed"),
         ] {
-            let error = Error::from_write("vm".to_owned(), "/p".to_owned(), errno.into(), &before);
+            let write = Write { method: Method::Stack, moment: Moment::OnExec, name: "vm".to_owned() };
+            let error = Error::from_write(write, "/p".to_owned(), errno.into(), &before);
             assert!(error.to_string().contains(words), "{error}");
             assert_eq!(error.status(), 125);
         }

@@ -60,8 +60,6 @@ pub(crate) struct Expected<'a> {
     pub(crate) method: Method,
     /// The label before the change.
     pub(crate) before: &'a Label,
-    /// The target's own mode, if it could be learnt: it decides where a stack is mixed.
-    pub(crate) target_mode: Option<&'a Mode>,
     pub(crate) complain: Complain,
 }
 
@@ -72,7 +70,7 @@ pub(crate) enum Mismatch {
     Name,
     /// The target is in complain mode.
     Complain,
-    /// A stack of several modes, and the target's own is not known.
+    /// A stack of several modes, so the target's own is not known.
     Mixed,
     /// Nothing is enforced.
     NotEnforced,
@@ -164,10 +162,7 @@ impl Expected<'_> {
         if !self.accepts_components(&found.components) {
             return Err(Mismatch::Name);
         }
-        match (&found.mode, self.target_mode) {
-            (Some(Mode::Mixed), Some(own)) => self.accepts_mode(Some(own)),
-            (mode, _) => self.accepts_mode(mode.as_ref()),
-        }
+        self.accepts_mode(found.mode.as_ref())
     }
 
     fn accepts_components(&self, found: &BTreeSet<Component>) -> bool {
@@ -179,17 +174,19 @@ impl Expected<'_> {
             let present = found.contains(&wanted) || found.contains(&bare);
             return present && (self.method == Method::Stack || found.len() == 1);
         }
-        let mut allowed = BTreeSet::from([wanted.clone()]);
-        match self.method {
-            Method::Stack => {
-                allowed.extend(self.before.components.iter().cloned());
-                *found == allowed
+        match (self.method, self.moment) {
+            (Method::Stack, Moment::Now) => {
+                let mut stack = self.before.components.clone();
+                stack.insert(wanted);
+                *found == stack
             }
+            // The stack is built at the exec; until then the attribute holds what will be added.
+            (Method::Stack, Moment::OnExec) => *found == BTreeSet::from([wanted]),
             // With kernel.apparmor_restrict_unprivileged_unconfined=1 an unprivileged process that
             // is unconfined gets `vm//&unconfined`: the intersection of the two, which is vm.
-            Method::Replace => {
-                allowed.insert(Component::in_own_namespace(UNCONFINED));
-                found.contains(&wanted) && found.is_subset(&allowed)
+            (Method::Replace, _) => {
+                let unconfined = Component::in_own_namespace(UNCONFINED);
+                found.contains(&wanted) && found.iter().all(|part| *part == wanted || *part == unconfined)
             }
         }
     }
@@ -268,7 +265,6 @@ mod tests {
         moment: Moment,
         method: Method,
         before: &'static str,
-        target_mode: Option<Mode>,
         complain: Complain,
     }
 
@@ -277,7 +273,6 @@ mod tests {
         moment: Moment::OnExec,
         method: Method::Replace,
         before: "unconfined",
-        target_mode: None,
         complain: Complain::Refuse,
     };
 
@@ -292,7 +287,6 @@ mod tests {
             moment: case.moment,
             method: case.method,
             before: &before,
-            target_mode: case.target_mode.as_ref(),
             complain: case.complain,
         };
         expected.accepts(&label(found))
@@ -331,38 +325,45 @@ mod tests {
 
     #[test]
     fn a_stack_keeps_what_confined_the_caller() {
-        let stack = Case { method: Method::Stack, before: "a//&b (enforce)", ..PLAIN };
-        assert_eq!(judge(&stack, "vm//&b//&a (enforce)"), Ok(()));
+        let stack = |before| Case {
+            method: Method::Stack,
+            moment: Moment::Now,
+            before,
+            complain: Complain::Refuse,
+            ..PLAIN
+        };
+        let twice = stack("a//&b (enforce)");
+        assert_eq!(judge(&twice, "vm//&b//&a (enforce)"), Ok(()));
         for lost in ["vm (enforce)", "vm//&a (enforce)", "a//&b (enforce)", "a//&b//&c//&vm (enforce)"] {
-            assert_eq!(judge(&stack, lost), Err(Mismatch::Name), "{lost}");
+            assert_eq!(judge(&twice, lost), Err(Mismatch::Name), "{lost}");
         }
-        let again = Case { method: Method::Stack, before: "vm (enforce)", ..PLAIN };
-        assert_eq!(judge(&again, "vm (enforce)"), Ok(()));
-        let free = Case { method: Method::Stack, ..PLAIN };
-        assert_eq!(judge(&free, "unconfined//&vm (enforce)"), Ok(()));
+        assert_eq!(judge(&stack("vm (enforce)"), "vm (enforce)"), Ok(()));
+        assert_eq!(judge(&stack("unconfined"), "unconfined//&vm (enforce)"), Ok(()));
     }
 
     #[test]
-    fn in_a_mixed_stack_the_profile_itself_must_enforce() {
-        let stack = |target_mode, complain| Case {
-            method: Method::Stack,
-            before: "a (complain)",
-            target_mode,
-            complain,
-            ..PLAIN
-        };
-        let found = "a//&vm (mixed)";
-        assert_eq!(judge(&stack(Some(Mode::Enforce), Complain::Refuse), found), Ok(()));
-        assert_eq!(judge(&stack(None, Complain::Refuse), found), Err(Mismatch::Mixed));
-        assert_eq!(judge(&stack(None, Complain::Allow), found), Err(Mismatch::Mixed));
-        assert_eq!(judge(&stack(Some(Mode::Complain), Complain::Refuse), found), Err(Mismatch::Complain));
-        assert_eq!(judge(&stack(Some(Mode::Complain), Complain::Allow), found), Ok(()));
-        assert_eq!(judge(&stack(Some(Mode::Unconfined), Complain::Allow), found), Err(Mismatch::NotEnforced));
-        // What the kernel says of the whole goes before what was learnt earlier.
-        assert_eq!(
-            judge(&stack(Some(Mode::Enforce), Complain::Refuse), "a//&vm (complain)"),
-            Err(Mismatch::Complain)
-        );
+    fn a_stack_that_is_yet_to_be_built_shows_what_will_be_added() {
+        let stack = |complain| Case { method: Method::Stack, before: "a (complain)", complain, ..PLAIN };
+        assert_eq!(judge(&stack(Complain::Refuse), "vm (enforce)"), Ok(()));
+        assert_eq!(judge(&stack(Complain::Refuse), "vm (complain)"), Err(Mismatch::Complain));
+        assert_eq!(judge(&stack(Complain::Allow), "vm (complain)"), Ok(()));
+        for other in ["unconfined", "a (complain)", "vm2 (enforce)"] {
+            assert_eq!(judge(&stack(Complain::Refuse), other), Err(Mismatch::Name), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_mixed_stack_proves_nothing_of_the_profile() {
+        for complain in [Complain::Refuse, Complain::Allow] {
+            let stack = Case {
+                method: Method::Stack,
+                moment: Moment::Now,
+                before: "a (complain)",
+                complain,
+                ..PLAIN
+            };
+            assert_eq!(judge(&stack, "a//&vm (mixed)"), Err(Mismatch::Mixed));
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@
 mod error;
 mod label;
 mod mount;
-mod policyfs;
 mod procattr;
 mod sysfs;
 mod target;
@@ -74,22 +73,17 @@ pub fn confine(request: &Request) -> Result<(), Error> {
     let attributes = ProcAttr::open()?;
     sysfs::require_apparmor()?;
     let before = attributes.current()?;
-    // Only a stack can be of several modes, and after --now policy may no longer be readable.
-    let target_mode = match request.method {
-        Method::Stack => policyfs::mode_of(&request.target),
-        Method::Replace => None,
-    };
-    let write = Write { method: request.method, moment: request.moment, name: request.target.kernel_name() };
-    let found = attributes.change(&write, &before)?;
+    let wanted = request.target.kernel_name();
+    let write = Write { method: request.method, moment: request.moment, name: wanted.clone() };
+    let found = attributes.change(write, &before)?;
     let expected = Expected {
         target: &request.target,
         moment: request.moment,
         method: request.method,
         before: &before,
-        target_mode: target_mode.as_ref(),
         complain: request.complain,
     };
-    expected.accepts(&found.label).map_err(|mismatch| refusal(mismatch, write.name, found.text))
+    expected.accepts(&found.label).map_err(|mismatch| refusal(mismatch, wanted, found.text))
 }
 
 fn refusal(mismatch: Mismatch, wanted: String, found: String) -> Error {

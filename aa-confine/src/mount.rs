@@ -8,7 +8,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, fstat};
@@ -38,18 +37,12 @@ pub(crate) struct Kind {
 }
 
 impl Mount {
-    /// Opens the directory `name` of the root directory, which must not be a link.
+    /// Opens the directory `name` of the root directory, which must not be a link, and proves its kind.
     pub(crate) fn of_root(place: &'static str, name: &str, kind: Kind) -> Result<Self, Error> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let opened =
             open("/", flags, Mode::empty()).and_then(|root| openat(root, name, flags, Mode::empty()));
         Self::prove(opened, place, kind)
-    }
-
-    /// Opens a directory by its path, links and all: its type alone has to say what it is.
-    pub(crate) fn at(place: &'static str, kind: Kind) -> Result<Self, Error> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Self::prove(open(place, flags, Mode::empty()), place, kind)
     }
 
     fn prove(opened: nix::Result<OwnedFd>, place: &'static str, kind: Kind) -> Result<Self, Error> {
@@ -59,13 +52,13 @@ impl Mount {
         })?;
         let mount = Self { root, kind: kind.magic, place };
         mount.require_kind(&mount.root, place, kind.name)?;
-        let inode = fstat(&mount.root).map_err(|errno| mount.unreadable("", errno))?.st_ino;
-        match kind.root_inode {
-            Some(expected) if inode != expected => {
-                Err(Error::NotRoot { place: place.to_owned(), kind: kind.name, inode })
+        if let Some(expected) = kind.root_inode {
+            let inode = fstat(&mount.root).map_err(|errno| mount.unreadable("", errno))?.st_ino;
+            if inode != expected {
+                return Err(Error::NotRoot { place: place.to_owned(), kind: kind.name, inode });
             }
-            _ => Ok(mount),
         }
+        Ok(mount)
     }
 
     /// Opens a file beneath the root; None if there is no such file.
@@ -86,25 +79,6 @@ impl Mount {
         };
         self.require_kind(&opened, &self.name(path), "the file system around it")?;
         Ok(Some(File::from(opened)))
-    }
-
-    /// The names in a directory beneath the root, except those that start with a dot.
-    pub(crate) fn list(&self, path: &str) -> Result<Vec<String>, Error> {
-        let Some(directory) = self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)? else {
-            return Ok(Vec::new());
-        };
-        let unreadable = |errno| self.unreadable(path, errno);
-        let mut names = Vec::new();
-        for entry in Dir::from_fd(directory.into()).map_err(unreadable)?.iter() {
-            let entry = entry.map_err(unreadable)?;
-            // The kernel makes these names out of letters, digits and a few signs.
-            if let Ok(name) = entry.file_name().to_str()
-                && !name.starts_with('.')
-            {
-                names.push(name.to_owned());
-            }
-        }
-        Ok(names)
     }
 
     /// The path of a file beneath the root, for messages.
@@ -167,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_directory_within_procfs_is_not_its_root() {
-        let wrong = Mount::at("/proc/sys", PROC).unwrap_err();
+        let wrong = Mount::of_root("/proc/sys", "proc/sys", PROC).unwrap_err();
         assert!(matches!(wrong, Error::NotRoot { .. }), "{wrong}");
     }
 
@@ -216,14 +190,5 @@ mod tests {
             let flags = FdFlag::from_bits_retain(fcntl(opened, FcntlArg::F_GETFD).unwrap());
             assert!(flags.contains(FdFlag::FD_CLOEXEC));
         }
-    }
-
-    #[test]
-    fn a_listing_leaves_out_the_dots() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(directory.path().join("profiles/vm.1")).unwrap();
-        let mount = Mount::of_test(directory.path());
-        assert_eq!(mount.list("profiles").unwrap(), ["vm.1"]);
-        assert!(mount.list("absent").unwrap().is_empty());
     }
 }

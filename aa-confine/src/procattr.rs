@@ -55,7 +55,7 @@ impl ProcAttr {
     }
 
     /// Asks for the change, and reads back what came of it through the same open file.
-    pub(crate) fn change(&self, write: &Write, before: &Label) -> Result<Found, Error> {
+    pub(crate) fn change(&self, write: Write, before: &Label) -> Result<Found, Error> {
         let attribute = match write.moment {
             Moment::OnExec => "exec",
             Moment::Now => "current",
@@ -65,7 +65,7 @@ impl ProcAttr {
         match file.write_at(command.as_bytes(), 0) {
             Ok(written) if written == command.len() => read_label(&file, &place),
             Ok(_) => Err(Error::ShortWrite { place }),
-            Err(source) => Err(Error::from_write(write.name.clone(), place, source, before)),
+            Err(source) => Err(Error::from_write(write, place, source, before)),
         }
     }
 
@@ -85,6 +85,14 @@ impl ProcAttr {
 }
 
 impl Write {
+    /// What the caller's profile must name in a `change_profile` rule to allow this.
+    pub(crate) fn rule_target(&self) -> String {
+        match self.method {
+            Method::Stack => format!("&{}", self.name),
+            Method::Replace => self.name.clone(),
+        }
+    }
+
     fn command(&self) -> String {
         let verb = match (self.method, self.moment) {
             (Method::Stack, _) => "stack",
@@ -159,7 +167,7 @@ mod tests {
             ];
             let attributes = tree(root.path(), &files);
             // A file that keeps what was written reads back the command, which is not the label.
-            let found = attributes.change(&write(method, moment), &unconfined()).unwrap();
+            let found = attributes.change(write(method, moment), &unconfined()).unwrap();
             assert_eq!(found.text, command);
             for (path, _) in files {
                 let expected = if path == format!("attr/apparmor/{attribute}") { command } else { "" };
@@ -201,7 +209,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let attributes = tree(root.path(), &[("attr/apparmor/swallow", "")]);
         symlink("swallow", root.path().join("7/task/7/attr/apparmor/exec")).unwrap();
-        let refused = attributes.change(&write(Method::Replace, Moment::OnExec), &unconfined()).unwrap_err();
+        let refused = attributes.change(write(Method::Replace, Moment::OnExec), &unconfined()).unwrap_err();
         assert!(matches!(refused, Error::Covered { .. }), "{refused}");
         assert_eq!(fs::read_to_string(root.path().join("7/task/7/attr/apparmor/swallow")).unwrap(), "");
     }
