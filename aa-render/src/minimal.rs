@@ -108,7 +108,9 @@ fn fragments_of(feature: Feature) -> &'static [Fragment] {
         Feature::Kvm => &[F::Kvm],
         Feature::Disk => &[F::Block],
         Feature::Rawio => &[F::Block, F::Rawio],
-        Feature::NetworkDisk | Feature::Gluster | Feature::Iscsi => &[F::Names, F::Certificates],
+        Feature::NetworkDisk | Feature::Gluster | Feature::Iscsi | Feature::Vnc | Feature::Spice => {
+            &[F::Names, F::Certificates]
+        }
         Feature::Ceph => &[F::Names, F::Certificates, F::Ceph],
         Feature::Nbdkit => &[F::Names, F::Certificates, F::Nbdkit],
         Feature::Tap => &[F::Tap],
@@ -118,7 +120,6 @@ fn fragments_of(feature: Feature) -> &'static [Fragment] {
         Feature::Vfio => &[F::Vfio],
         Feature::Usb => &[F::Usb],
         Feature::Sound => &[F::Sound],
-        Feature::Vnc | Feature::Spice => &[F::Names, F::Certificates],
         Feature::Sdl => &[F::Window],
         Feature::Gl => &[F::Gl],
         Feature::Swtpm => &[F::Swtpm],

@@ -1,0 +1,253 @@
+//! Every profile that is made, through the real parser: it compiles, and it grants what it should.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use aa_contract::{LiteralPath, Rule};
+use proptest::prelude::*;
+
+use crate::dfa::{FileDfa, READ, WRITE};
+use crate::support::{PROFILE, Place, UUID, as_lxc, disk, record, record_of, rule, run, run_in};
+
+const BASE: &str = "/etc/apparmor.d";
+const DISK: &[u8] = b"/var/lib/libvirt/images/testqemu.img";
+const OTHER_DISK: &[u8] = b"/var/lib/libvirt/images/other.img";
+
+/// Every feature that a record may name.
+const FEATURES: &str = r#""kvm","disk","network-disk","ceph","gluster","iscsi","nbdkit","rawio","tap","vhost-net","vhost-user","vdpa","slirp","passt","vfio","usb","redirect","scsi","sound","vnc","spice","sdl","dbus","gl","firmware","tpm","swtpm","nine-p","virtiofs","hugepages","file-memory","shmem","smartcard","vsock","sev","sgx","tls","pty","command-line""#;
+
+/// Compiles a profile with the features that Debian pins; nothing is loaded.
+fn compile(file: &Path) -> Result<Vec<u8>, String> {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let output = Command::new("apparmor_parser")
+        .env("PATH", "/usr/sbin:/sbin")
+        .args(["-QTK", "--config-file", "/dev/null", "--base", BASE])
+        .args(["-M", "/usr/share/apparmor-features/features", "-o"])
+        .arg(out.path())
+        .arg(file)
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(fs::read(out.path()).unwrap()) } else { Err(err) }
+}
+
+fn compile_text(text: &str) -> Result<Vec<u8>, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    compile(file.path())
+}
+
+/// The profile on standard output, compiled.
+fn standalone(args: &[&str], input: &str) -> FileDfa {
+    let args: Vec<&str> = ["--stdout"].iter().chain(args).copied().collect();
+    let (status, text, err) = run(&args, input);
+    assert_eq!(status, 0, "{err}");
+    FileDfa::of(&compile_text(&text).unwrap())
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn the_guests_disk_is_granted_and_anothers_is_not() {
+    // No policy tree but AppArmor's own has libvirt's abstractions at a base that does not exist.
+    for args in [&["--base", "/nonexistent"][..], &["--minimal"], &["--minimal", "--complain"]] {
+        for uses in ["", "\"kvm\",\"disk\",\"tap\",\"vhost-net\",\"vnc\",\"pty\"", FEATURES] {
+            let file = standalone(args, &record_of(UUID, uses, &disk()));
+            assert_eq!(file.access(DISK) & (READ | WRITE), READ | WRITE, "{args:?} {uses}");
+            for denied in [OTHER_DISK, b"/etc/shadow", b"/root/.ssh/id_rsa", b"/usr/bin/bash", b"/dev/sda"] {
+                assert_eq!(file.access(denied), 0, "{args:?} {uses} {}", denied.escape_ascii());
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_container_profile_keeps_the_hosts_switches_closed() {
+    let file = standalone(&["--base", "/nonexistent"], &as_lxc(&record("")));
+    for (path, allowed) in [
+        (&b"/etc/hostname"[..], READ | WRITE),
+        (b"/proc/sys/net/ipv4/ip_forward", READ | WRITE),
+        (b"/proc/sys/kernel/hostname", READ | WRITE),
+        (b"/proc/sys/kernel/domainname", READ | WRITE),
+        (b"/proc/sys/kernel/shmmax", READ | WRITE),
+        (b"/proc/sys/kernel/sem", READ | WRITE),
+        (b"/proc/sys/kernel/msgmax", READ | WRITE),
+        (b"/sys/fs/cgroup/system.slice/cgroup.procs", READ | WRITE),
+        (b"/proc/self/attr/current", READ | WRITE),
+        (b"/proc/sys/kernel/core_pattern", READ),
+        (b"/proc/sys/kernel/modprobe", READ),
+        (b"/proc/sys/kernel/sysrq", READ),
+        (b"/proc/sys/kernel/seccomp/actions_logged", READ),
+        (b"/proc/sys/kernel/yama/ptrace_scope", READ),
+        (b"/proc/sys/vm/drop_caches", READ),
+        (b"/proc/sys/fs/binfmt_misc/register", READ),
+        (b"/proc/irq/1/smp_affinity", READ),
+        (b"/sys/module/kvm/parameters/halt_poll_ns", READ),
+        (b"/sys/devices/system/cpu/cpu0/online", READ),
+        (b"/sys/bus/pci/rescan", READ),
+        (b"/sys/power/state", READ),
+        (b"/sys/kernel/uevent_helper", READ),
+        (b"/proc/sysrq-trigger", READ),
+        (b"/proc/kcore", 0),
+        (b"/dev/mem", 0),
+        (b"/sys/kernel/security/apparmor/.replace", 0),
+        (b"/sys/kernel/debug/x", 0),
+        (b"/sys/firmware/efi/efivars/x", 0),
+    ] {
+        assert_eq!(file.access(path) & (READ | WRITE), allowed, "{}", path.escape_ascii());
+    }
+}
+
+#[test]
+#[ignore = "needs apparmor_parser and libvirt's templates"]
+fn libvirts_own_templates_serve_as_well() {
+    for input in [record(&disk()), as_lxc(&record(&disk()))] {
+        let file = standalone(&["--template-dir", "/etc/apparmor.d/libvirt"], &input);
+        assert_eq!(file.access(DISK) & (READ | WRITE), READ | WRITE);
+    }
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn what_stands_on_disk_compiles_wherever_it_stands() {
+    let tree = tempfile::tempdir().unwrap();
+    let names =
+        ["libvirt", "a b", "st*r", "q{a,b}[c]?", "@{HOME}", "ba\\ck", "h#sh", "co,mma", "é", "<x>", "$'"];
+    for name in names {
+        let dir = tree.path().join(name);
+        let (status, _, err) = run_in(&dir, Path::new("/nonexistent"), &[], &record(&disk()));
+        assert_eq!(status, 0, "{name}: {err}");
+        let own = dir.join(format!("{PROFILE}.d"));
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("mine"), "  /srv/mine r,\n").unwrap();
+        let file = FileDfa::of(&compile(&dir.join(PROFILE)).unwrap());
+        assert_eq!(file.access(DISK) & (READ | WRITE), READ | WRITE, "{name}");
+        assert_eq!(
+            (file.access(b"/srv/mine"), file.access(b"/srv/all"), file.access(OTHER_DISK)),
+            (READ, 0, 0)
+        );
+        fs::create_dir(dir.join("guests.d")).unwrap();
+        fs::write(dir.join("guests.d/all"), "  /srv/all r,\n").unwrap();
+        let file = FileDfa::of(&compile(&dir.join(PROFILE)).unwrap());
+        assert_eq!((file.access(b"/srv/mine"), file.access(b"/srv/all")), (READ, READ), "{name}");
+    }
+    for name in ["q\"x", "new\nline"] {
+        let dir = tree.path().join(name);
+        let (status, out, err) = run_in(&dir, Path::new("/nonexistent"), &[], &record(&disk()));
+        assert_eq!((status, out.as_str()), (3, ""), "{name}");
+        assert!(err.contains("which no include can name"), "{err}");
+    }
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn many_profiles_on_standard_output_are_one_policy() {
+    let other = "b22e3930-d87a-584e-22b2-1d8950212bac";
+    for args in [&["--stdout"][..], &["--stdout", "--minimal"], &["--stdout", "--base", "/nonexistent"]] {
+        let input = format!("{}{}", record(&disk()), record_of(other, "", &disk()));
+        let (status, text, _) = run(args, &input);
+        assert_eq!(status, 0);
+        compile_text(&text).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn grants_and_appended_rules_are_in_force() {
+    let place = Place::new();
+    place.run(&[], &record(&disk()));
+    place.run(&["--append"], &record(&rule("/srv/second.img", "rw")));
+    place.run(&["--add", "/srv/backup*.img:rw", "--reason", "backup", "--uuid", UUID], "");
+    let granted = |path: &[u8]| FileDfa::of(&compile(&place.file("")).unwrap()).access(path);
+    assert_eq!(granted(b"/srv/second.img"), granted(b"/srv/backup*.img"));
+    assert_eq!(granted(b"/srv/second.img") & (READ | WRITE), READ | WRITE);
+    assert_eq!(granted(b"/srv/backup1.img"), 0);
+    place.run(&["--drop", "/srv/backup*.img", "--uuid", UUID], "");
+    assert_eq!(granted(b"/srv/backup*.img"), 0);
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_denial_wins_over_what_is_allowed() {
+    let rules = format!(
+        "{},{}",
+        disk(),
+        r#"{"path":"/var/lib/libvirt/images/testqemu.img","access":"w","deny":true}"#
+    );
+    let file = standalone(&["--base", "/nonexistent"], &record(&rules));
+    assert_eq!(file.access(DISK) & (READ | WRITE), READ);
+}
+
+/// The compiled form of one rule and nothing else.
+fn compile_rule(path: &str) -> FileDfa {
+    let rule: Rule = serde_json::from_str(&rule(path, "r")).unwrap();
+    let mut text = String::from("profile x {\n");
+    aa_render::syntax::write_rule(&rule, &mut text);
+    text.push_str("}\n");
+    FileDfa::of(&compile_text(&text).unwrap())
+}
+
+/// Pieces that mean something to the parser, between letters and arbitrary characters.
+fn component() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        proptest::sample::select(vec![
+            "*",
+            "**",
+            "?",
+            "[",
+            "]",
+            "[^",
+            "[a-z]",
+            "{",
+            "}",
+            "{a,b}",
+            "@{HOME}",
+            "@{PROC}",
+            "\\",
+            "\\\\",
+            "\\052",
+            "\\x2a",
+            "\"",
+            "\" rwk,",
+            ",",
+            "#",
+            "#include <x>",
+            " ",
+            "\t",
+            "\n",
+            "\r",
+            "^",
+            "!",
+            "$",
+            "@",
+            "->",
+            "é",
+            "\u{7f}",
+            "\u{1}",
+        ])
+        .prop_map(str::to_owned),
+        "[a-z]{1,3}",
+        proptest::char::any().prop_map(String::from),
+    ];
+    proptest::collection::vec(piece, 1..6).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    #[ignore = "needs apparmor_parser"]
+    fn a_literal_grants_itself_and_no_other_path(components in proptest::collection::vec(component(), 1..4)) {
+        let path = format!("/{}", components.join("/"));
+        prop_assume!(LiteralPath::new(path.clone()).is_ok());
+        prop_assert_eq!(compile_rule(&path).only_path(), Some(path.into_bytes()));
+    }
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn the_proof_would_see_a_pattern() {
+    let file = FileDfa::of(&compile_text("profile x {\n  \"/a*\" r,\n}\n").unwrap());
+    assert_eq!(file.only_path(), None);
+    assert_eq!((file.access(b"/ab"), file.access(b"/b")), (READ, 0));
+}
