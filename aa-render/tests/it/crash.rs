@@ -10,7 +10,7 @@ use crate::support::{PROFILE, Place, record, rule};
 fn killed_at(call: &str, number: usize, place: &Place, input: &fs::File) -> bool {
     let inject = format!("inject={call}:signal=KILL:when={number}");
     let status = Command::new("strace")
-        .args(["-qq", "-o", "/dev/null", "-e", "trace=none", "-e", &inject])
+        .args(["-qq", "-o", "/dev/null", "-e", &inject])
         .arg(env!("CARGO_BIN_EXE_aa-render"))
         .args(["--complain", "--base", "/nonexistent", "--dir"])
         .arg(place.dir())
