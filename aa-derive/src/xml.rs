@@ -321,7 +321,7 @@ impl<'i> Builder<'i> {
                 }
                 Ok((ResolveResult::Bound(uri), event)) if uri.0.is_empty() => (Ok(Namespace::None), event),
                 Ok((ResolveResult::Bound(_), event)) => (Ok(Namespace::Other), event),
-                Ok((ResolveResult::Unknown(prefix), event)) => (Err(prefix.to_string()), event),
+                Ok((ResolveResult::Unknown(prefix), event)) => (Err(prefix.clone()), event),
                 Err(error) => {
                     self.move_to(self.reader.error_position());
                     return self.syntax(error);
@@ -486,7 +486,7 @@ impl<'i> Builder<'i> {
                 ResolveResult::Unbound => String::new(),
                 ResolveResult::Bound(uri) => uri.0.to_owned(),
                 ResolveResult::Unknown(prefix) => {
-                    return self.fail(XmlErrorKind::UnboundPrefix(prefix.to_string()));
+                    return self.fail(XmlErrorKind::UnboundPrefix(prefix.clone()));
                 }
             };
             let identity = (namespace, local.into_inner().to_owned());

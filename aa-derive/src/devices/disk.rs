@@ -34,9 +34,9 @@ impl TopSource<'_> {
 
 /// `<disk>`
 pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<(), Error> {
-    let driver = disk.child("driver");
-    let format = match driver.and_then(|driver| driver.attr("type")) {
-        Some(name) => Some(known_format(&driver.unwrap_or(*disk), name)?),
+    let driven = disk.child("driver");
+    let format = match driven.and_then(|element| element.attr("type")) {
+        Some(name) => Some(known_format(&driven.unwrap_or(*disk), name)?),
         None => None,
     };
     let cdrom = disk.attr("device") == Some("cdrom");
@@ -420,7 +420,7 @@ fn probe(
             LayerKind::DataFile if has_data && layer.depth == 0 => {}
             LayerKind::Backing => grant_image(deriver, place, what, &layer.path, layer.access)?,
             LayerKind::DataFile | LayerKind::Extent => {
-                grant_image(deriver, place, "data file", &layer.path, layer.access)?
+                grant_image(deriver, place, "data file", &layer.path, layer.access)?;
             }
             LayerKind::Socket | LayerKind::Config => {
                 deriver.grant(place, what, &layer.path, layer.access)?;
