@@ -120,7 +120,7 @@ impl From<LiteralPath> for String {
 /// An AppArmor pattern, in the part of the language that can be read in one way only.
 ///
 /// It starts with `/`; braces and brackets are balanced; a backslash is followed by three octal
-/// digits or by one of ``"*?[]{}^,``; there is no variable, no raw quote, no control character and
+/// digits or by one of ``"*?[]{}^,``; there is no variable but `@{multiarch}`, no raw quote, no control character and
 /// no empty, `.` or `..` component. So it can stand between double quotes as it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -152,8 +152,16 @@ impl Glob {
     /// # Errors
     /// [`PathError`]: the suffix is not a pattern, or the whole is too long.
     pub fn below(dir: &LiteralPath, suffix: &str) -> Result<Self, PathError> {
+        Self::behind(&dir.as_directory(), suffix)
+    }
+
+    /// The literal `prefix` followed by `suffix`, a pattern of this tool's own such as `[0-9]*`.
+    ///
+    /// # Errors
+    /// As [`Glob::below`].
+    pub fn behind(prefix: &LiteralPath, suffix: &str) -> Result<Self, PathError> {
         let mut pattern = String::new();
-        escape_literal(dir.as_directory().as_str(), &mut pattern);
+        escape_literal(prefix.as_str(), &mut pattern);
         pattern.push_str(suffix);
         Self::new(pattern)
     }
@@ -183,14 +191,17 @@ impl From<Glob> for String {
     }
 }
 
+/// Variables that AppArmor's own tunables always define, behind `@{`: the library directory of each architecture.
+const VARIABLES: [&str; 1] = ["multiarch}"];
+
 /// One pass over the pattern; see [`Glob`] for what is accepted.
 fn check_glob(pattern: &str) -> Result<(), &'static str> {
-    let mut bytes = pattern.bytes();
+    let mut bytes = pattern.as_bytes().iter();
     let mut braces = 0usize;
     let mut in_brackets = false;
     let mut bracket_len = 0usize;
     let mut after_at = false;
-    while let Some(byte) = bytes.next() {
+    while let Some(&byte) = bytes.next() {
         let was_at = std::mem::take(&mut after_at);
         if in_brackets {
             match byte {
@@ -206,9 +217,9 @@ fn check_glob(pattern: &str) -> Result<(), &'static str> {
         }
         match byte {
             b'\\' => {
-                let first = bytes.next().ok_or("a backslash at the end")?;
+                let first = *bytes.next().ok_or("a backslash at the end")?;
                 if first.is_ascii_digit() {
-                    let (second, third) = (bytes.next().unwrap_or(b'x'), bytes.next().unwrap_or(b'x'));
+                    let (second, third) = (*bytes.next().unwrap_or(&b'x'), *bytes.next().unwrap_or(&b'x'));
                     let octal = |d: u8| (b'0'..=b'7').contains(&d);
                     if !((b'0'..=b'3').contains(&first) && octal(second) && octal(third)) {
                         return Err("a backslash and a digit must be three octal digits up to 377");
@@ -223,7 +234,12 @@ fn check_glob(pattern: &str) -> Result<(), &'static str> {
                     return Err("a backslash may stand only before three octal digits or one of \"*?[]{}^,");
                 }
             }
-            b'{' if was_at => return Err("variables are not expanded here: write the brace as \\173"),
+            b'{' if was_at => {
+                match VARIABLES.iter().find_map(|name| bytes.as_slice().strip_prefix(name.as_bytes())) {
+                    Some(rest) => bytes = rest.iter(),
+                    None => return Err("this variable is not expanded here: write the brace as \\173"),
+                }
+            }
             b'{' => braces += 1,
             b'}' => braces = braces.checked_sub(1).ok_or("a closing brace without an opening one")?,
             b'[' => {
@@ -273,6 +289,7 @@ mod tests {
             "/a b",
             "/a\\173",
             "/é",
+            "/usr/lib/@{multiarch}/x",
         ] {
             assert!(Glob::new(good).is_ok(), "{good}");
         }

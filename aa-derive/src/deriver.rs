@@ -194,6 +194,24 @@ impl<'a> Deriver<'a> {
         Ok(resolved.kind)
     }
 
+    /// Grants part of what is below a directory out of the XML: `suffix` is a constant such as `{,*}`.
+    ///
+    /// # Errors
+    /// As [`Deriver::grant_tree`].
+    pub(crate) fn grant_directory<'d>(
+        &mut self,
+        place: impl Into<Place<'d>>,
+        what: &'static str,
+        dir: &str,
+        suffix: &'static str,
+        access: Access,
+    ) -> Result<(), Error> {
+        let place = place.into();
+        let resolved = self.resolve(place, what, dir)?;
+        self.permit(place, what, dir, &resolved.path, access, true)?;
+        self.insert_below(place, what, &literal(place, what, &resolved.path)?, suffix, access)
+    }
+
     /// Grants a path of the tool's own making (a device node, a socket that libvirt names), as it is.
     ///
     /// # Errors
@@ -223,6 +241,25 @@ impl<'a> Deriver<'a> {
         let place = place.into();
         let dir = literal(place, what, dir)?;
         self.insert_below(place, what, &dir, suffix, access)
+    }
+
+    /// Grants what starts with a name of the tool's own making: `suffix` is a constant such as `[0-9]*`.
+    ///
+    /// # Errors
+    /// As [`Deriver::allow`].
+    pub(crate) fn allow_behind<'d>(
+        &mut self,
+        place: impl Into<Place<'d>>,
+        what: &'static str,
+        prefix: &str,
+        suffix: &'static str,
+        access: Access,
+    ) -> Result<(), Error> {
+        let place = place.into();
+        let prefix = literal(place, what, prefix)?;
+        let glob =
+            Glob::behind(&prefix, suffix).map_err(|error| place.refuse(Refusal::Path { what, error }))?;
+        self.insert(place, Target::Glob(glob), access)
     }
 
     /// Grants a constant pattern.

@@ -21,6 +21,8 @@ mod memory_backing;
 mod qemu_args;
 mod seclabel;
 mod sysfs;
+#[cfg(test)]
+mod testing;
 
 use aa_contract::{Access, Derived, Glob, LiteralPath, Note, Origin, Rule, Target};
 

@@ -1,9 +1,147 @@
-//! memory_backing
+//! Where the guest's memory lies (libvirt: `formatdomain`, «Memory Backing», and `launchSecurity`).
 
+use aa_contract::{Access, Feature, NoteKind, VirtType};
+
+use crate::base::LIB;
 use crate::deriver::Deriver;
 use crate::error::Error;
+use crate::host::Host;
 use crate::xml::Element;
 
-pub(crate) fn derive(_deriver: &mut Deriver<'_>, _device: &Element<'_>) -> Result<(), Error> {
+pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<(), Error> {
+    if deriver.domain.virt_type == VirtType::Lxc {
+        return Ok(());
+    }
+    if let Some(backing) = root.child("memoryBacking") {
+        let source = backing.child("source").and_then(|source| source.attr("type"));
+        let shared = backing.child("access").and_then(|access| access.attr("mode")) == Some("shared");
+        if source == Some("file") || (shared && !matches!(source, Some("memfd" | "anonymous"))) {
+            ram(deriver, &backing)?;
+        }
+        if let Some(pages) = backing.child("hugepages") {
+            hugepages(deriver, &pages)?;
+        }
+    }
+    if let Some(cell) = root
+        .at(&["cpu", "numa"])
+        .and_then(|numa| numa.children("cell").find(|cell| cell.attr("memAccess").is_some()))
+    {
+        ram(deriver, &cell)?;
+    }
+    if let Some(security) = root.child("launchSecurity") {
+        launch_security(deriver, &security)?;
+    }
     Ok(())
+}
+
+/// libvirtd's directory for memory in files; its patterns for it end in `{,**}`.
+pub(crate) fn ram(deriver: &mut Deriver<'_>, at: &Element<'_>) -> Result<(), Error> {
+    deriver.uses(Feature::FileMemory);
+    let short = deriver.short.clone();
+    deriver.allow_below(at, "memory directory", &format!("{LIB}/ram/{short}"), "{,**}", Access::RW)
+}
+
+/// The guest's own directory below each mounted hugetlbfs.
+pub(crate) fn hugepages(deriver: &mut Deriver<'_>, at: &Element<'_>) -> Result<(), Error> {
+    deriver.uses(Feature::Hugepages);
+    let mounts = deriver.host.text("/proc/mounts").unwrap_or_default();
+    let mut found = false;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ');
+        if let (Some(_), Some(dir), Some("hugetlbfs")) = (fields.next(), fields.next(), fields.next()) {
+            found = true;
+            let short = deriver.short.clone();
+            let dir = format!("{}/libvirt/qemu/{short}", unescape(dir));
+            deriver.allow_below(at, "huge pages", &dir, "{,**}", Access::RW)?;
+        }
+    }
+    if !found {
+        deriver.note(
+            NoteKind::MissingDevice,
+            at,
+            "no hugetlbfs is mounted here: no directory of huge pages is granted",
+        );
+    }
+    Ok(())
+}
+
+/// The kernel writes space, tab, newline and backslash of a mount point as three octal digits (`proc_mounts(5)`).
+fn unescape(field: &str) -> String {
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// Encrypted guests. libvirtd puts the certificates into the state directory.
+fn launch_security(deriver: &mut Deriver<'_>, security: &Element<'_>) -> Result<(), Error> {
+    match security.attr("type") {
+        Some("sev" | "sev-snp") => {
+            deriver.uses(Feature::Sev);
+            deriver.allow(security, "SEV", "/dev/sev", Access::RW)
+        }
+        Some("s390-pv" | "tdx") => Ok(()),
+        other => {
+            deriver.note(
+                NoteKind::UnknownElement,
+                security,
+                format!(
+                    "launch security {} is not known here: no rule is made for it",
+                    other.unwrap_or("(none)")
+                ),
+            );
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::testing::{notes, rules};
+
+    fn with(mounts: &str, inner: &str) -> Vec<String> {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("proc")).unwrap();
+        fs::write(root.path().join("proc/mounts"), mounts).unwrap();
+        rules("kvm", inner, root.path())
+            .into_iter()
+            .map(|(path, access)| format!("{access} {path}"))
+            .collect()
+    }
+
+    #[test]
+    fn huge_pages_are_the_guests_own_directory_in_each_mount() {
+        let mounts = "proc /proc proc rw 0 0\nhugetlbfs /dev/hugepages hugetlbfs rw 0 0\nnone /huge\\040{1} hugetlbfs rw 0 0\n";
+        assert_eq!(
+            with(mounts, "<memoryBacking><hugepages/></memoryBacking>"),
+            [
+                "rw /dev/hugepages/libvirt/qemu/7-guest/{,**}",
+                "rw /huge \\1731\\175/libvirt/qemu/7-guest/{,**}"
+            ]
+        );
+        assert!(with(mounts, "<memoryBacking/>").is_empty());
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(notes("<memoryBacking><hugepages/></memoryBacking>", root.path()).len(), 1);
+    }
+
+    #[test]
+    fn memory_in_files_is_the_guests_own_directory() {
+        let ram = ["rw /var/lib/libvirt/qemu/ram/7-guest/{,**}"];
+        assert_eq!(with("", "<memoryBacking><source type='file'/></memoryBacking>"), ram);
+        assert_eq!(with("", "<memoryBacking><access mode='shared'/></memoryBacking>"), ram);
+        assert_eq!(with("", "<cpu><numa><cell id='0' memAccess='shared'/></numa></cpu>"), ram);
+        assert!(
+            with("", "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>")
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn encrypted_guests_have_the_node() {
+        assert_eq!(
+            with("", "<launchSecurity type='sev'><policy>0x1</policy></launchSecurity>"),
+            ["rw /dev/sev"]
+        );
+        assert_eq!(with("", "<launchSecurity type='sev-snp'/>"), ["rw /dev/sev"]);
+        assert!(with("", "<launchSecurity type='s390-pv'/>").is_empty());
+    }
 }

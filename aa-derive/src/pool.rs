@@ -455,7 +455,7 @@ fn parse<'d>(
     Ok((root, name, Pool { form, target }))
 }
 
-fn text<'d>(element: Option<Element<'d>>) -> Option<&'d str> {
+fn text(element: Option<Element<'_>>) -> Option<&str> {
     element.map(|element| element.text().trim()).filter(|text| !text.is_empty())
 }
 

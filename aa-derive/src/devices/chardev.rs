@@ -94,7 +94,12 @@ fn socket(
 
 /// QEMU opens `PATH.in` and `PATH.out` if both are there, and `PATH` for both ways otherwise. Where
 /// nothing is there yet, each of the three may come.
-fn pipe(deriver: &mut Deriver<'_>, place: &Element<'_>, what: &'static str, path: &str) -> Result<(), Error> {
+pub(crate) fn pipe(
+    deriver: &mut Deriver<'_>,
+    place: &Element<'_>,
+    what: &'static str,
+    path: &str,
+) -> Result<(), Error> {
     let (input, output) = (format!("{path}.in"), format!("{path}.out"));
     let exists = |path: &str| deriver.host.resolve(path).is_ok_and(|resolved| resolved.kind != Kind::Missing);
     let (base, either) = (exists(path), exists(&input) || exists(&output));

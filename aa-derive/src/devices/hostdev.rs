@@ -1,4 +1,4 @@
-//! Host devices given to the guest: PCI and mediated devices by VFIO, USB, SCSI.
+//! Host devices that are handed to the guest (libvirt: `formatdomain`, «Host device assignment»).
 
 use aa_contract::{Access, Feature, NoteKind};
 
@@ -9,81 +9,343 @@ use crate::host::{Host, Kind};
 use crate::sysfs;
 use crate::xml::Element;
 
-const PCI: &str = "/sys/bus/pci/devices";
-const MDEV: &str = "/sys/bus/mdev/devices";
-const VHOST_SCSI: &str = "/sys/kernel/config/target/vhost";
-
-/// `<hostdev>`
 pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
-    if device.attr("mode") == Some("capabilities") {
-        deriver.note(NoteKind::NotCovered, device, "host devices by capability are for containers");
+    if device.attr("mode").is_some_and(|mode| mode != "subsystem") {
+        deriver.note(
+            NoteKind::NotCovered,
+            device,
+            "host devices by capability are for containers: no rule is made for it",
+        );
         return Ok(());
     }
-    let Some(source) = device.child("source") else {
-        return Err(refuse(device, Refusal::Incomplete { what: "host device", missing: "source" }));
-    };
+    let Some(source) = device.child("source") else { return Ok(()) };
     match device.attr("type") {
         Some("usb") => usb(deriver, &source),
-        Some("pci") => match source.child("address") {
-            Some(address) => vfio_pci(deriver, &source, &address),
-            None => incomplete(&source, "PCI host device", "address"),
-        },
-        Some("mdev") => mdev(deriver, &source),
-        Some("scsi") => scsi(deriver, device, &source),
+        Some("pci") => {
+            let address = address(&source)?;
+            let iommufd = device.child("driver").and_then(|driver| driver.attr("iommufd")) == Some("yes");
+            vfio_pci(deriver, device, &address)?;
+            if iommufd { self::iommufd(deriver, device, &address) } else { Ok(()) }
+        }
+        Some("mdev") => mdev(deriver, device, &source),
+        Some("scsi") => scsi(deriver, &source),
         Some("scsi_host") => scsi_host(deriver, &source),
         other => {
-            unknown(deriver, device, other.unwrap_or("none"));
+            deriver.note(
+                NoteKind::UnknownElement,
+                device,
+                format!(
+                    "host device of type {} is not known here: no rule is made for it",
+                    other.unwrap_or("(none)")
+                ),
+            );
             Ok(())
         }
     }
 }
 
-/// `<interface type='hostdev'>`: a network card given to the guest.
+/// `<interface type='hostdev'>`: a PCI device, or a USB one, by its address.
 pub(crate) fn interface(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
-    let Some(source) = device.child("source") else {
-        return incomplete(device, "host device", "source");
-    };
-    match source.child("address") {
-        Some(address) if address.attr("type") == Some("usb") => usb(deriver, &source),
-        Some(address) => vfio_pci(deriver, &source, &address),
-        None => incomplete(&source, "PCI host device", "address"),
+    let Some(source) = device.child("source") else { return Ok(()) };
+    let address = address(&source)?;
+    match address.attr("type") {
+        Some("usb") => usb(deriver, &source),
+        _ => vfio_pci(deriver, device, &address),
     }
 }
 
-fn incomplete(at: &Element<'_>, what: &'static str, missing: &'static str) -> Result<(), Error> {
-    Err(refuse(at, Refusal::Incomplete { what, missing }))
+fn address<'d>(source: &Element<'d>) -> Result<Element<'d>, Error> {
+    source
+        .child("address")
+        .ok_or_else(|| refuse(source, Refusal::Incomplete { what: "host device", missing: "source address" }))
 }
 
-fn unknown(deriver: &mut Deriver<'_>, at: &Element<'_>, kind: &str) {
-    deriver.note(
-        NoteKind::UnknownElement,
-        at,
-        format!("host device of type {kind} is not known here: no rule is made for it"),
-    );
+/// The node of a USB device, by address or by vendor and product.
+fn usb(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
+    deriver.uses(Feature::Usb);
+    let id = |name| source.child(name).and_then(|element| sysfs::number(element.attr("id")?));
+    let (vendor, product) = (id("vendor"), id("product"));
+    let position = source.child("address").map(|address| {
+        let number = |name| address.attr(name).and_then(sysfs::number);
+        (number("bus").unwrap_or(0), number("device").unwrap_or(0))
+    });
+    let found = sysfs::usb_devices(deriver.host)
+        .into_iter()
+        .filter(|usb| match position {
+            Some((bus, number)) if bus != 0 || number != 0 => usb.bus == bus && usb.number == number,
+            _ => vendor == Some(usb.vendor) && product == Some(usb.product),
+        })
+        .map(|usb| (usb.bus, usb.number));
+    let mut nodes: Vec<(u32, u32)> = found.collect();
+    // A full address names its node whether or not sysfs shows it yet.
+    if let Some(named @ (1.., 1..)) = position
+        && nodes.is_empty()
+    {
+        nodes.push(named);
+        deriver.note(
+            NoteKind::MissingDevice,
+            source,
+            format!("sysfs shows no USB device {} on bus {}", named.1, named.0),
+        );
+    }
+    if nodes.is_empty() {
+        deriver.note(NoteKind::MissingDevice, source, "the USB device is not there: no rule is made for it");
+    }
+    for (bus, number) in nodes {
+        deriver.allow(source, "USB device", &format!("/dev/bus/usb/{bus:03}/{number:03}"), Access::RW)?;
+    }
+    Ok(())
 }
 
-/// A PCI device by VFIO: its group's node and what is read of it in sysfs. `place` is what the
-/// rules are said to come from, `address` the PCI address.
+/// The VFIO group of the PCI device at an `<address>`, and what QEMU reads of it in sysfs.
 pub(crate) fn vfio_pci(
     deriver: &mut Deriver<'_>,
     place: &Element<'_>,
     address: &Element<'_>,
 ) -> Result<(), Error> {
-    let Some(name) = sysfs::pci_name(address) else {
-        return Err(refuse(address, Refusal::Value { what: "PCI address", value: describe(address) }));
-    };
-    let dir = sysfs::device_dir(deriver.host, &format!("{PCI}/{name}"));
-    if let Some(dir) = &dir {
-        for file in sysfs::pci_files(deriver.host, dir) {
-            deriver.allow(place, "PCI device", &file, Access::R)?;
+    let name = pci_address(address)?;
+    let resolved = deriver.resolve(place.into(), "PCI device", &format!("/sys/bus/pci/devices/{name}"))?;
+    vfio(deriver, place, &resolved.path, &format!("PCI device {name}"))?;
+    if resolved.kind == Kind::Missing {
+        return Ok(());
+    }
+    for entry in deriver.host.entries(&resolved.path) {
+        if entry.starts_with("resource")
+            || matches!(entry.as_str(), "config" | "rom" | "vendor" | "device" | "reset")
+        {
+            deriver.allow(place, "PCI device", &format!("{}/{entry}", resolved.path), Access::R)?;
         }
     }
-    let driver = [place.child("driver"), parent_driver(deriver, place)];
-    let iommufd = driver.iter().flatten().any(|driver| driver.attr("iommufd") == Some("yes"));
-    let missing = format!("PCI device {name}");
-    if iommufd { cdev(deriver, place, dir.as_deref(), &missing) } else { group(deriver, place, dir.as_deref(), &missing) }
+    Ok(())
 }
 
-fn describe(element: &Element<'_>) -> String {
-    element.attrs().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+/// The VFIO group of a device. Where sysfs does not tell it, all groups are granted, as libvirt's
+/// helper always does, and a note says so.
+fn vfio(deriver: &mut Deriver<'_>, place: &Element<'_>, sysfs: &str, what: &str) -> Result<(), Error> {
+    deriver.uses(Feature::Vfio);
+    deriver.allow(place, "VFIO", "/dev/vfio/vfio", Access::RW)?;
+    if let Some(group) = sysfs::iommu_group(deriver.host, sysfs) {
+        return deriver.allow(place, "VFIO group", &format!("/dev/vfio/{group}"), Access::RW);
+    }
+    let text = format!("sysfs does not tell the IOMMU group of {what}: every VFIO group is granted");
+    deriver.note(NoteKind::MissingDevice, place, text);
+    deriver.allow_glob(place, "VFIO group", "/dev/vfio/[0-9]*", Access::RW)
+}
+
+/// A device opened through iommufd has a node of its own besides.
+fn iommufd(deriver: &mut Deriver<'_>, place: &Element<'_>, address: &Element<'_>) -> Result<(), Error> {
+    let name = pci_address(address)?;
+    deriver.allow(place, "IOMMU", "/dev/iommu", Access::RW)?;
+    for node in deriver.host.entries(&format!("/sys/bus/pci/devices/{name}/vfio-dev")) {
+        deriver.allow(place, "VFIO device", &format!("/dev/vfio/devices/{node}"), Access::RW)?;
+    }
+    Ok(())
+}
+
+/// A mediated device, by its UUID.
+fn mdev(deriver: &mut Deriver<'_>, device: &Element<'_>, source: &Element<'_>) -> Result<(), Error> {
+    let address = address(source)?;
+    let text = address.attr("uuid").unwrap_or_default();
+    let uuid =
+        aa_contract::Uuid::try_parse(text).map_err(|_| refuse(&address, Refusal::Uuid(text.to_owned())))?;
+    let resolved =
+        deriver.resolve(source.into(), "mediated device", &format!("/sys/bus/mdev/devices/{uuid}"))?;
+    vfio(deriver, device, &resolved.path, &format!("mediated device {uuid}"))
+}
+
+/// The generic node of a SCSI device, by the adapter's number and its address there.
+fn scsi(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
+    deriver.uses(Feature::Scsi);
+    if source.attr("protocol").is_some_and(|protocol| protocol != "adapter") {
+        deriver.uses(Feature::Iscsi);
+        return Ok(());
+    }
+    let adapter = source.child("adapter").and_then(|adapter| adapter.attr("name")).unwrap_or_default();
+    let host = adapter.strip_prefix("scsi_host").and_then(sysfs::number);
+    let part = |name| source.child("address").and_then(|address| sysfs::number(address.attr(name)?));
+    let Some(host) = host else {
+        return Err(refuse(source, Refusal::Value { what: "SCSI adapter", value: adapter.to_owned() }));
+    };
+    let name = format!(
+        "{host}:{}:{}:{}",
+        part("bus").unwrap_or(0),
+        part("target").unwrap_or(0),
+        part("unit").unwrap_or(0)
+    );
+    let nodes = deriver.host.entries(&format!("/sys/bus/scsi/devices/{name}/scsi_generic"));
+    if nodes.is_empty() {
+        deriver.note(
+            NoteKind::MissingDevice,
+            source,
+            format!("SCSI device {name} is not there: no rule is made for it"),
+        );
+    }
+    for node in nodes {
+        deriver.allow(source, "SCSI device", &format!("/dev/{node}"), Access::RW)?;
+    }
+    Ok(())
+}
+
+/// A SCSI target of the kernel's own, by its world-wide name (`naa.` and 16 hexadecimal digits).
+fn scsi_host(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
+    deriver.uses(Feature::Scsi);
+    let name = source.attr("wwpn").unwrap_or_default();
+    let hexadecimal = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !name.strip_prefix("naa.").is_some_and(hexadecimal) {
+        return Err(refuse(source, Refusal::Value { what: "world-wide name", value: name.to_owned() }));
+    }
+    deriver.allow(source, "vhost-scsi", "/dev/vhost-scsi", Access::RW)?;
+    let target = format!("/sys/kernel/config/target/vhost/{name}");
+    deriver.allow(source, "SCSI target", &target, Access::RW)?;
+    deriver.allow_below(source, "SCSI target", &target, "{,**}", Access::RW)
+}
+
+/// `<address domain= bus= slot= function=>` as sysfs names the device (libvirt: `formatdomain`, «Device Addresses»).
+fn pci_address(address: &Element<'_>) -> Result<String, Error> {
+    let number = |name: &'static str, max: u32| {
+        let text = address.attr(name).unwrap_or("0");
+        sysfs::number(text)
+            .filter(|number| *number <= max)
+            .ok_or_else(|| refuse(address, Refusal::Value { what: "PCI address", value: text.to_owned() }))
+    };
+    Ok(sysfs::pci_name(
+        number("domain", u32::MAX)?,
+        number("bus", 0xff)?,
+        number("slot", 0x1f)?,
+        number("function", 7)?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::testing::{device_notes, device_rules, link, refusal, rules, same, write};
+
+    fn on(root: &Path, device: &str) -> Vec<(String, String)> {
+        rules("kvm", &format!("<devices>{device}</devices>"), root)
+    }
+
+    fn stick(root: &Path, name: &str, bus: u32, number: u32, product: &str) {
+        for (file, text) in [
+            ("busnum", bus.to_string()),
+            ("devnum", number.to_string()),
+            ("idVendor", "1d6b".to_owned()),
+            ("idProduct", product.to_owned()),
+        ] {
+            write(root, &format!("/sys/bus/usb/devices/{name}/{file}"), &format!("{text}\n"));
+        }
+    }
+
+    #[test]
+    fn a_usb_device_is_its_own_node() {
+        let root = tempfile::tempdir().unwrap();
+        stick(root.path(), "1-1", 1, 4, "0002");
+        stick(root.path(), "1-2", 1, 5, "0003");
+        write(root.path(), "/sys/bus/usb/devices/1-1:1.0/bInterfaceClass", "03\n");
+        let usb = |source: &str| {
+            on(
+                root.path(),
+                &format!("<hostdev mode='subsystem' type='usb'><source>{source}</source></hostdev>"),
+            )
+        };
+        same(&usb("<address bus='1' device='4'/>"), &[("/dev/bus/usb/001/004", "rw")]);
+        same(&usb("<address bus='0x1' device='0x5'/>"), &[("/dev/bus/usb/001/005", "rw")]);
+        same(&usb("<vendor id='0x1d6b'/><product id='0x0003'/>"), &[("/dev/bus/usb/001/005", "rw")]);
+        same(&usb("<vendor id='0x1d6b'/><product id='0x0004'/>"), &[]);
+    }
+
+    #[test]
+    fn usb_bus_zero_and_nonsense_are_no_crash_and_no_rule() {
+        for source in
+            ["<address bus='0' device='0'/>", "<address bus='x' device='-1'/>", "<vendor id='zzz'/>", ""]
+        {
+            let device = format!("<hostdev mode='subsystem' type='usb'><source>{source}</source></hostdev>");
+            assert!(device_rules(&device).is_empty(), "{source}");
+            assert_eq!(device_notes(&device).len(), 1, "{source}");
+        }
+    }
+
+    const PCI: &str = "<hostdev mode='subsystem' type='pci'><source><address domain='0x0000' bus='0x06' slot='0x12' function='0x5'/></source></hostdev>";
+
+    #[test]
+    fn a_pci_device_is_its_own_group_and_reads_its_own_files() {
+        let root = tempfile::tempdir().unwrap();
+        // A root below a platform device, as on ARM.
+        let real = "/sys/devices/platform/40.pcie/pci0000:00/0000:06:12.5";
+        for file in
+            ["config", "resource0", "resource4_wc", "vendor", "device", "rom", "reset", "driver_override"]
+        {
+            write(root.path(), &format!("{real}/{file}"), "");
+        }
+        write(root.path(), "/sys/kernel/iommu_groups/13/type", "DMA\n");
+        link(root.path(), &format!("{real}/iommu_group"), "../../../../../kernel/iommu_groups/13");
+        link(root.path(), "/sys/bus/pci/devices/0000:06:12.5", &format!("../../../../{real}"));
+        let files = ["config", "resource0", "resource4_wc", "vendor", "device", "rom", "reset"]
+            .map(|file| format!("{real}/{file}"));
+        let mut expected: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), "r")).collect();
+        expected.extend([("/dev/vfio/13", "rw"), ("/dev/vfio/vfio", "rw")]);
+        same(&on(root.path(), PCI), &expected);
+        let interface = PCI
+            .replace("hostdev mode='subsystem' type='pci'", "interface type='hostdev'")
+            .replace("</hostdev>", "</interface>");
+        same(&on(root.path(), &interface), &expected);
+        let disk = "<disk type='nvme'><source type='pci' namespace='1'><address domain='0x0000' bus='0x06' slot='0x12' function='0x5'/></source></disk>";
+        same(&on(root.path(), disk), &expected);
+    }
+
+    #[test]
+    fn without_sysfs_every_group_is_granted_and_said() {
+        same(&device_rules(PCI), &[("/dev/vfio/vfio", "rw"), ("/dev/vfio/[0-9]*", "rw")]);
+        assert_eq!(device_notes(PCI).len(), 1);
+        refusal(&PCI.replace("0x12", "0x52"));
+        refusal(&PCI.replace("0x06", "../.."));
+    }
+
+    #[test]
+    fn iommufd_adds_the_devices_own_node() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "/sys/bus/pci/devices/0000:06:12.5/vfio-dev/vfio3/dev", "");
+        let device = PCI.replace("<source>", "<driver name='vfio' iommufd='yes'/><source>");
+        let rules = on(root.path(), &device);
+        assert!(rules.contains(&("/dev/vfio/devices/vfio3".to_owned(), "rw".to_owned())));
+        assert!(rules.contains(&("/dev/iommu".to_owned(), "rw".to_owned())));
+    }
+
+    #[test]
+    fn a_mediated_device_is_its_group() {
+        let root = tempfile::tempdir().unwrap();
+        let device = "<hostdev mode='subsystem' type='mdev' model='vfio-pci'><source><address uuid='53764d0e-85a0-42b4-af5c-2046b460b1dc'/></source></hostdev>";
+        write(root.path(), "/sys/kernel/iommu_groups/7/type", "");
+        write(root.path(), "/sys/bus/mdev/devices/53764d0e-85a0-42b4-af5c-2046b460b1dc/name", "");
+        link(
+            root.path(),
+            "/sys/bus/mdev/devices/53764d0e-85a0-42b4-af5c-2046b460b1dc/iommu_group",
+            "../../../../kernel/iommu_groups/7",
+        );
+        same(&on(root.path(), device), &[("/dev/vfio/7", "rw"), ("/dev/vfio/vfio", "rw")]);
+        refusal(&device.replace("53764d0e", "../../x"));
+    }
+
+    #[test]
+    fn scsi_devices_and_targets() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "/sys/bus/scsi/devices/2:0:4:1/scsi_generic/sg7/dev", "");
+        let scsi = "<hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host2'/><address bus='0' target='4' unit='1'/></source></hostdev>";
+        same(&on(root.path(), scsi), &[("/dev/sg7", "rw")]);
+        same(&device_rules(scsi), &[]);
+        refusal(&scsi.replace("scsi_host2", "../x"));
+        let iscsi = "<hostdev mode='subsystem' type='scsi'><source protocol='iscsi' name='iqn'/></hostdev>";
+        same(&device_rules(iscsi), &[]);
+        let target = "<hostdev mode='subsystem' type='scsi_host'><source protocol='vhost' wwpn='naa.5123456789abcde0'/></hostdev>";
+        same(
+            &device_rules(target),
+            &[
+                ("/dev/vhost-scsi", "rw"),
+                ("/sys/kernel/config/target/vhost/naa.5123456789abcde0", "rw"),
+                ("/sys/kernel/config/target/vhost/naa.5123456789abcde0/{,**}", "rw"),
+            ],
+        );
+        refusal(&target.replace("naa.5123456789abcde0", "naa.../../../x/yz"));
+    }
 }

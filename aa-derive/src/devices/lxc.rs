@@ -1,9 +1,113 @@
-//! lxc
+//! Containers (libvirt: `drvlxc`). What runs in one is confined by its template; the rules here are
+//! for what the controller on the host's side opens for it.
+
+use aa_contract::{Access, Feature, NoteKind};
 
 use crate::deriver::Deriver;
 use crate::error::Error;
 use crate::xml::Element;
 
-pub(crate) fn derive(_deriver: &mut Deriver<'_>, _device: &Element<'_>) -> Result<(), Error> {
-    Ok(())
+pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
+    match device.name() {
+        "filesystem" => filesystem(deriver, device),
+        "hostdev" => hostdev(deriver, device),
+        "disk" => super::disk::derive(deriver, device),
+        "emulator" | "interface" | "console" | "controller" => Ok(()),
+        _ if device.is_foreign() => Ok(()),
+        name => {
+            deriver.note(
+                NoteKind::NotCovered,
+                device,
+                format!("device <{name}> of a container: no rule is made for it"),
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Images that become a container's file system are opened on the host; directories are bind-mounted
+/// before the profile is entered, and the template says what the container may do in them.
+fn filesystem(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
+    let access = if device.child("readonly").is_some() { Access::RK } else { Access::RWK };
+    let Some(source) = device.child("source") else { return Ok(()) };
+    let image = match device.attr("type") {
+        Some("file") => source.attr("file"),
+        Some("block") => source.attr("dev"),
+        _ => return Ok(()),
+    };
+    match image {
+        Some(path) => {
+            deriver.uses(Feature::Disk);
+            deriver.grant(source, "container image", path, access).map(drop)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Devices by capability.
+fn hostdev(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
+    let Some(source) = device.child("source") else { return Ok(()) };
+    let node = match device.attr("type") {
+        Some("storage") => source.child("block"),
+        Some("misc") => source.child("char"),
+        _ => None,
+    };
+    match node {
+        Some(node) => deriver.grant(node, "container device", node.text().trim(), Access::RW).map(drop),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{record, rules, same};
+
+    fn lxc(device: &str) -> Vec<(String, String)> {
+        let root = tempfile::tempdir().unwrap();
+        rules("lxc", &format!("<devices>{device}</devices>"), root.path())
+    }
+
+    #[test]
+    fn images_and_devices_of_the_controller() {
+        same(
+            &lxc("<filesystem type='file'><source file='/srv/c*.img'/><target dir='/'/></filesystem>"),
+            &[("/srv/c*.img", "rwk")],
+        );
+        same(
+            &lxc(
+                "<filesystem type='block'><source dev='/dev/vg/c'/><readonly/><target dir='/'/></filesystem>",
+            ),
+            &[("/dev/vg/c", "rk")],
+        );
+        same(
+            &lxc(
+                "<hostdev mode='capabilities' type='storage'><source><block>/dev/sdf1</block></source></hostdev>",
+            ),
+            &[("/dev/sdf1", "rw")],
+        );
+        same(
+            &lxc(
+                "<hostdev mode='capabilities' type='misc'><source><char>/dev/input/event3</char></source></hostdev>",
+            ),
+            &[("/dev/input/event3", "rw")],
+        );
+    }
+
+    #[test]
+    fn a_bind_mount_is_the_templates_business() {
+        same(
+            &lxc(
+                "<filesystem type='mount'><source dir='/etc/resolv.conf'/><target dir='/etc/resolv.conf'/></filesystem>",
+            ),
+            &[],
+        );
+    }
+
+    #[test]
+    fn a_container_has_none_of_a_virtual_machines_rules() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(record("lxc", "", root.path()).unwrap().rules().is_empty());
+        let shadow = "<devices><filesystem type='file'><source file='/etc/shadow'/><target dir='/'/></filesystem></devices>";
+        assert!(record("lxc", shadow, root.path()).is_err());
+    }
 }

@@ -23,7 +23,7 @@ use crate::deriver::Deriver;
 use crate::error::Error;
 use crate::xml::Element;
 
-pub(crate) use chardev::source as chardev_source;
+pub(crate) use chardev::{pipe as chardev_pipe, source as chardev_source};
 pub(crate) use disk::{TopSource, image as disk_image, source as disk_source};
 
 /// Devices that reach no file of the host, by libvirt's `formatdomain`.

@@ -1,9 +1,199 @@
-//! net
+//! Network interfaces (libvirt: `formatdomain`, «Network interfaces»).
 
+use aa_contract::{Access, Feature, NoteKind, VirtType};
+
+use super::hostdev;
+use crate::base::RUN;
 use crate::deriver::Deriver;
 use crate::error::Error;
+use crate::host::Host;
 use crate::xml::Element;
 
-pub(crate) fn derive(_deriver: &mut Deriver<'_>, _device: &Element<'_>) -> Result<(), Error> {
+pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
+    let source = device.child("source");
+    let named = |name| source.and_then(|source| Some((source, source.attr(name)?)));
+    match device.attr("type") {
+        Some("network" | "bridge" | "ethernet" | "server" | "client" | "mcast" | "udp" | "internal") => {}
+        Some("direct") => macvtap(deriver, device)?,
+        Some("user") => user(deriver, device)?,
+        Some("vhostuser") => {
+            deriver.uses(Feature::VhostUser);
+            if let Some((source, path)) = named("path") {
+                deriver.grant(source, "vhost-user socket", path, Access::RW)?;
+            } else if backend(device) == Some("passt") {
+                user(deriver, device)?;
+            }
+        }
+        Some("vdpa") => {
+            deriver.uses(Feature::Vdpa);
+            if let Some((source, path)) = named("dev") {
+                deriver.grant(source, "vDPA device", path, Access::RW)?;
+            }
+        }
+        Some("hostdev") => hostdev::interface(deriver, device)?,
+        Some("null" | "vds") => {}
+        other => {
+            deriver.note(
+                NoteKind::UnknownElement,
+                device,
+                format!(
+                    "interface of type {} is not known here: no rule is made for it",
+                    other.unwrap_or("(none)")
+                ),
+            );
+        }
+    }
+    if is_tap(device) {
+        tap(deriver, device)?;
+    }
     Ok(())
+}
+
+fn backend<'d>(device: &Element<'d>) -> Option<&'d str> {
+    device.child("backend").and_then(|backend| backend.attr("type"))
+}
+
+/// Types that are a tap device on the host.
+fn is_tap(device: &Element<'_>) -> bool {
+    matches!(device.attr("type"), Some("network" | "bridge" | "ethernet" | "direct"))
+}
+
+/// The node of a tap, and the kernel's virtio back end where the guest has a virtio card.
+fn tap(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
+    deriver.uses(Feature::Tap);
+    let backend = device.child("backend");
+    let named = |name| backend.and_then(|backend| Some((backend, backend.attr(name)?)));
+    if let Some((backend, path)) = named("tap") {
+        deriver.grant(backend, "tap device", path, Access::RW)?;
+    }
+    // The model decides: vhost-net serves virtio alone, and not where the driver is QEMU's own.
+    let model = device.child("model").and_then(|model| model.attr("type"));
+    let driver = device.child("driver").and_then(|driver| driver.attr("name"));
+    let virtio = model.is_none_or(|model| model.starts_with("virtio"));
+    let vhost =
+        deriver.domain.virt_type == VirtType::Kvm && virtio && !(model.is_some() && driver == Some("qemu"));
+    if vhost {
+        deriver.uses(Feature::VhostNet);
+        match named("vhost") {
+            Some((backend, path)) => {
+                deriver.grant(backend, "vhost-net device", path, Access::RW).map(drop)?
+            }
+            None => deriver.allow(device, "vhost-net", "/dev/vhost-net", Access::RW)?,
+        }
+    }
+    Ok(())
+}
+
+/// A macvtap's node is `/dev/tapN`, N being the number of the link that libvirtd has made.
+fn macvtap(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
+    let Some(link) = device.child("target").and_then(|target| target.attr("dev")) else { return Ok(()) };
+    if link.is_empty() || link.contains('/') || matches!(link, "." | "..") {
+        return Ok(());
+    }
+    match deriver
+        .host
+        .text(&format!("/sys/class/net/{link}/ifindex"))
+        .and_then(|text| text.parse::<u32>().ok())
+    {
+        Some(index) => deriver.allow(device, "macvtap", &format!("/dev/tap{index}"), Access::RW),
+        None => Ok(()),
+    }
+}
+
+/// User networking: by passt QEMU connects to a socket that libvirtd names; a slirp helper is reached
+/// through an inherited one.
+fn user(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
+    if backend(device) != Some("passt") {
+        deriver.uses(Feature::Slirp);
+        return Ok(());
+    }
+    deriver.uses(Feature::Passt);
+    let short = deriver.short.clone();
+    let alias = device.child("alias").and_then(|alias| alias.attr("name"));
+    let alias = alias.filter(|alias| !alias.is_empty() && !alias.contains(['/', '\0']));
+    match alias {
+        Some(alias) => {
+            deriver.allow(device, "passt socket", &format!("{RUN}/passt/{short}-{alias}.socket"), Access::RW)
+        }
+        // libvirt names cards net0, net1 … when the guest starts.
+        None => {
+            let dir = format!("{RUN}/passt/{short}-net");
+            deriver.allow_behind(device, "passt socket", &dir, "[0-9]*.socket", Access::RW)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{device_notes, device_rules, record, refusal, rules, same, write};
+
+    const VHOST: (&str, &str) = ("/dev/vhost-net", "rw");
+
+    #[test]
+    fn vhost_net_is_for_virtio_taps_of_kvm() {
+        for kind in ["network", "bridge", "ethernet"] {
+            let card = |inside: &str| device_rules(&format!("<interface type='{kind}'>{inside}</interface>"));
+            same(&card(""), &[VHOST]);
+            same(&card("<model type='virtio'/>"), &[VHOST]);
+            same(&card("<model type='virtio'/><driver name='vhost'/>"), &[VHOST]);
+            same(&card("<model type='virtio'/><driver name='qemu'/>"), &[]);
+            same(&card("<model type='e1000'/>"), &[]);
+        }
+        for kind in ["user", "null", "mcast"] {
+            same(&device_rules(&format!("<interface type='{kind}'><model type='virtio'/></interface>")), &[]);
+        }
+        let root = tempfile::tempdir().unwrap();
+        let tcg = rules(
+            "qemu",
+            "<devices><interface type='bridge'><model type='virtio'/></interface></devices>",
+            root.path(),
+        );
+        same(&tcg, &[]);
+    }
+
+    #[test]
+    fn nodes_that_the_xml_names() {
+        let card =
+            "<interface type='ethernet'><backend tap='/dev/net/tun1' vhost='/dev/vhost1'/></interface>";
+        same(&device_rules(card), &[("/dev/net/tun1", "rw"), ("/dev/vhost1", "rw")]);
+        same(
+            &device_rules("<interface type='vdpa'><source dev='/dev/vhost-vdpa-0'/></interface>"),
+            &[("/dev/vhost-vdpa-0", "rw")],
+        );
+        let vhost_user = |path: &str| {
+            format!(
+                "<interface type='vhostuser'><source type='unix' path='{path}' mode='server'/></interface>"
+            )
+        };
+        same(&device_rules(&vhost_user("/run/v*.sock")), &[("/run/v*.sock", "rw")]);
+        refusal(&vhost_user("/etc/v"));
+        refusal("<interface type='vdpa'><source dev='/dev/mem'/></interface>");
+        refusal("<interface type='ethernet'><backend tap='/etc/x'/></interface>");
+    }
+
+    #[test]
+    fn a_macvtap_is_its_own_node() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "/sys/class/net/macvtap0/ifindex", "42\n");
+        let card = "<devices><interface type='direct'><source dev='eth0' mode='vepa'/><target dev='macvtap0'/><model type='e1000'/></interface></devices>";
+        same(&rules("kvm", card, root.path()), &[("/dev/tap42", "rw")]);
+        let lost = card.replace("macvtap0", "../../x");
+        assert!(record("kvm", &lost, root.path()).is_ok());
+        same(&rules("kvm", &lost, root.path()), &[]);
+    }
+
+    #[test]
+    fn passt_is_its_own_socket() {
+        let card = |alias: &str| format!("<interface type='user'><backend type='passt'/>{alias}</interface>");
+        same(
+            &device_rules(&card("<alias name='net0'/>")),
+            &[("/run/libvirt/qemu/passt/7-guest-net0.socket", "rw")],
+        );
+        same(&device_rules(&card("")), &[("/run/libvirt/qemu/passt/7-guest-net[0-9]*.socket", "rw")]);
+        same(
+            &device_rules(&card("<alias name='../x'/>")),
+            &[("/run/libvirt/qemu/passt/7-guest-net[0-9]*.socket", "rw")],
+        );
+        assert_eq!(device_notes("<interface type='carrier-pigeon'/>").len(), 1);
+    }
 }

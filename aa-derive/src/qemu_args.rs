@@ -1,9 +1,0 @@
-//! qemu_args
-
-use crate::deriver::Deriver;
-use crate::error::Error;
-use crate::xml::Element;
-
-pub(crate) fn derive(_deriver: &mut Deriver<'_>, _device: &Element<'_>) -> Result<(), Error> {
-    Ok(())
-}

@@ -1,0 +1,325 @@
+//! Disk images: `-drive`, `-blockdev`, and the options that are one image each.
+
+use std::collections::BTreeMap;
+
+use aa_contract::{Access, Feature, NoteKind};
+
+use super::keyval::Options;
+use super::{BOTH, Context, Need, READ};
+use crate::deriver::Deriver;
+use crate::devices::{TopSource, disk_image};
+use crate::error::Error;
+use crate::image::backing::{self, NameError};
+use crate::image::{Format, Node, Override, Source};
+use crate::xml::Element;
+
+pub(super) const OPTIONS: [&str; 12] =
+    ["drive", "blockdev", "hda", "hdb", "hdc", "hdd", "fda", "fdb", "cdrom", "sd", "mtdblock", "pflash"];
+
+const WHAT: &str = "disk image";
+
+/// Drivers that stand between a format and the bytes, or next to them, and open no file by themselves.
+const FILTERS: [&str; 19] = [
+    "blklogwrites",
+    "blkreplay",
+    "blkverify",
+    "compress",
+    "copy-before-write",
+    "copy-on-read",
+    "ftp",
+    "ftps",
+    "http",
+    "https",
+    "iscsi",
+    "iser",
+    "nfs",
+    "null-aio",
+    "null-co",
+    "preallocate",
+    "quorum",
+    "snapshot-access",
+    "throttle",
+];
+
+/// The children that a node can have.
+const CHILDREN: [&str; 8] = ["file", "backing", "data-file", "log", "image", "raw", "test", "target"];
+
+/// The `-blockdev` arguments of one command line. A format names the node that holds its bytes, which
+/// may stand before or after it.
+#[derive(Debug, Default)]
+pub(super) struct Nodes<'d> {
+    arguments: Vec<(Element<'d>, Options)>,
+    /// Path of the file behind each named node.
+    files: BTreeMap<String, String>,
+}
+
+pub(super) fn derive<'d>(
+    context: &mut Context<'_, '_, 'd>,
+    text: &str,
+    nodes: &mut Nodes<'d>,
+) -> Result<(), Error> {
+    match context.option.as_str() {
+        "blockdev" => {
+            if let Some(options) = context.options(text, "") {
+                if let (Some(name), Some(path)) = (options.get("node-name"), options.get("filename")) {
+                    nodes.files.insert(name.to_owned(), path.to_owned());
+                }
+                nodes.arguments.push((context.at, options));
+            }
+            Ok(())
+        }
+        "drive" => drive(context, text),
+        "cdrom" => bare(context, text, Access::RK),
+        _ => bare(context, text, Access::RWK),
+    }
+}
+
+/// An option whose value is an image of no declared format.
+pub(super) fn bare(context: &mut Context<'_, '_, '_>, text: &str, access: Access) -> Result<(), Error> {
+    name(context, text, None, !access.writes())
+}
+
+fn drive(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
+    let mut options = Options::words(text, "file");
+    let read_only =
+        options.is_on("readonly") || options.is_on("read-only") || options.get("media") == Some("cdrom");
+    if options.is_on("snapshot") {
+        context
+            .note(NoteKind::NotCovered, "writes go to a temporary file in $TMPDIR: no rule is made for it");
+    }
+    let read_only = read_only || options.is_on("snapshot");
+    let Some(file) = options.take("file").filter(|_| !options.has_below("file")) else {
+        let driver = options.get("driver").or_else(|| options.get("format")).map(str::to_owned);
+        return node(context, &mut options, &BTreeMap::new(), "", driver, read_only);
+    };
+    let format = options.take("format").or_else(|| options.take("driver"));
+    let format = declared(context, format.as_deref());
+    name(context, &file, format, read_only)?;
+    context.left(&options, &[]);
+    Ok(())
+}
+
+/// The format of a declared name. A protocol that stands as the driver declares no format.
+fn declared(context: &mut Context<'_, '_, '_>, name: Option<&str>) -> Option<Format> {
+    let name = name?;
+    let format = Format::from_name(name);
+    if format.is_none() && !matches!(name, "file" | "host_device" | "host_cdrom") {
+        context.note(
+            NoteKind::UnknownArgument,
+            &format!("format \"{name}\" is not known here: the image is taken for raw"),
+        );
+    }
+    format
+}
+
+/// An image by the name that QEMU takes for `file=`: a path, `json:`, a URI or `protocol:…`.
+fn name(
+    context: &mut Context<'_, '_, '_>,
+    text: &str,
+    format: Option<Format>,
+    read_only: bool,
+) -> Result<(), Error> {
+    let has_protocol = text.split_once(':').is_some_and(|(scheme, _)| !scheme.contains('/'));
+    if !has_protocol {
+        return local(context, text, format, read_only);
+    }
+    match backing::parse(text, "/") {
+        Ok(node) => named(context, text, node, format, read_only),
+        // The path itself is the fault: what grants paths refuses it in its own words.
+        Err(NameError::Relative(path)) => local(context, &path, format, read_only),
+        Err(error) => {
+            context.note(NoteKind::UnknownArgument, &format!("\"{text}\": {error}"));
+            Ok(())
+        }
+    }
+}
+
+fn named(
+    context: &mut Context<'_, '_, '_>,
+    text: &str,
+    node: Node,
+    format: Option<Format>,
+    read_only: bool,
+) -> Result<(), Error> {
+    match node.source {
+        Source::File(path) => local(context, &path, node.format.or(format), read_only)?,
+        Source::Directory(dir) => {
+            let access = if text.contains(":rw:") { Access::RW } else { Access::R };
+            context.need("FAT directory", &dir, Need::Tree(access))?;
+        }
+        Source::Remote(remote) => {
+            network(context, remote.protocol);
+            for socket in &remote.sockets {
+                context.grant("storage socket", socket, Access::RW)?;
+            }
+            for config in &remote.configs {
+                context.grant("storage client configuration", config, Access::R)?;
+            }
+        }
+        Source::Nvme(address) => super::device::vfio_pci(context, &address)?,
+        Source::Null => {}
+    }
+    if let Some(data) = node.data_file {
+        named(context, text, *data, Some(Format::Raw), read_only)?;
+    }
+    if let Override::Node(backing) = node.backing {
+        named(context, text, *backing, None, true)?;
+    }
+    Ok(())
+}
+
+/// A file or device of this host. An image of no declared format is taken for raw and never probed:
+/// its guest could have written any header.
+fn local(
+    context: &mut Context<'_, '_, '_>,
+    path: &str,
+    format: Option<Format>,
+    read_only: bool,
+) -> Result<(), Error> {
+    if path.is_empty() || path.starts_with("/dev/fdset/") {
+        return Ok(());
+    }
+    if format.is_none() {
+        context.note(
+            NoteKind::ChainEnds,
+            &format!("the format of \"{path}\" is not declared: it is taken for raw, and no rule is made for what its header may name"),
+        );
+    }
+    let top = TopSource { what: WHAT, format, read_only, chain: None };
+    let at = context.at;
+    disk_image(context.deriver, &at, path, top)
+}
+
+fn network(context: &mut Context<'_, '_, '_>, protocol: &str) {
+    context.deriver.uses(Feature::NetworkDisk);
+    match protocol {
+        "rbd" => context.deriver.uses(Feature::Ceph),
+        "gluster" => context.deriver.uses(Feature::Gluster),
+        "iscsi" | "iser" => context.deriver.uses(Feature::Iscsi),
+        _ => {}
+    }
+}
+
+impl Nodes<'_> {
+    /// The rules of every node, once all are known.
+    pub(super) fn derive(self, deriver: &mut Deriver<'_>) -> Result<(), Error> {
+        let Self { arguments, files } = self;
+        for (at, mut options) in arguments {
+            let mut context = Context { deriver, at, option: "blockdev".to_owned() };
+            node(&mut context, &mut options, &files, "", None, false)?;
+        }
+        Ok(())
+    }
+}
+
+/// One node of `-blockdev`, or of a `-drive` in the same words, and the nodes written inside it.
+fn node(
+    context: &mut Context<'_, '_, '_>,
+    options: &mut Options,
+    files: &BTreeMap<String, String>,
+    prefix: &str,
+    driver: Option<String>,
+    read_only: bool,
+) -> Result<(), Error> {
+    let key = |name: &str| format!("{prefix}{name}");
+    let read_only = read_only || options.is_on(&key("read-only"));
+    let driver = options.take(&key("driver")).or(driver).unwrap_or_default();
+    let access = if read_only { Access::RK } else { Access::RWK };
+    match driver.as_str() {
+        "file" | "host_device" | "host_cdrom" | "" => {
+            if let Some(path) = options.take(&key("filename")) {
+                // Its format, and so its chain, is another node's matter; here it is bytes.
+                let at = context.at;
+                let top = TopSource { what: WHAT, format: Some(Format::Raw), read_only, chain: None };
+                if !path.starts_with("/dev/fdset/") {
+                    disk_image(context.deriver, &at, &path, top)?;
+                }
+            }
+        }
+        "vvfat" => {
+            let access = if options.is_on(&key("rw")) { Access::RW } else { Access::R };
+            if let Some(dir) = options.take(&key("dir")) {
+                context.need("FAT directory", &dir, Need::Tree(access))?;
+            }
+        }
+        "nbd" | "gluster" | "rbd" | "ssh" | "sheepdog" | "vxhs" => {
+            network(context, &driver);
+            context.take(options, &key("conf"), READ)?;
+            let sockets: Vec<String> = options
+                .left()
+                .filter_map(|(name, _)| name.strip_suffix(".type"))
+                .filter(|name| name.starts_with(&key("server")))
+                .map(str::to_owned)
+                .collect();
+            for socket in sockets {
+                if options.take(&format!("{socket}.type")).as_deref() == Some("unix") {
+                    context.take(options, &format!("{socket}.path"), BOTH)?;
+                }
+            }
+            // The old form of a socket of nbd; a path of the others is the server's own.
+            let path = options.take(&key("path"));
+            if let Some(path) = path.filter(|_| driver == "nbd") {
+                context.grant("storage socket", &path, Access::RW)?;
+            }
+        }
+        "nvme" => {
+            if let Some(address) = options.take(&key("device")) {
+                super::device::vfio_pci(context, &address)?;
+            }
+        }
+        "nvme-io_uring" | "virtio-blk-vhost-user" | "virtio-blk-vhost-vdpa" => {
+            context.take(options, &key("path"), Need::File(access.union(Access::RW).unwrap_or(access)))?;
+        }
+        "blkdebug" => context.take(options, &key("config"), READ)?,
+        "nfs" | "http" | "https" | "ftp" | "ftps" | "iscsi" => {
+            network(context, &driver);
+            drop(options.take(&key("path")));
+        }
+        known if FILTERS.contains(&known) => {}
+        format => {
+            let format = declared(context, Some(format));
+            chain(context, options, files, prefix, format, read_only)?;
+        }
+    }
+    for child in CHILDREN {
+        if options.has_below(&key(child)) {
+            let read_only = read_only || child == "backing";
+            node(context, options, files, &key(&format!("{child}.")), None, read_only)?;
+        }
+    }
+    if prefix.is_empty() {
+        context.left(options, &[]);
+    }
+    Ok(())
+}
+
+/// What the header of a format's own file names, unless the argument says what is below.
+fn chain(
+    context: &mut Context<'_, '_, '_>,
+    options: &mut Options,
+    files: &BTreeMap<String, String>,
+    prefix: &str,
+    format: Option<Format>,
+    read_only: bool,
+) -> Result<(), Error> {
+    let Some(format) = format.filter(|format| format.is_read()) else { return Ok(()) };
+    let file = options.take(&format!("{prefix}file"));
+    let path = match file.as_deref() {
+        Some(node) => files.get(node).cloned(),
+        None => options.get(&format!("{prefix}file.filename")).map(str::to_owned),
+    };
+    let Some(path) = path.filter(|path| path.starts_with('/') && !path.starts_with("/dev/fdset/")) else {
+        return Ok(());
+    };
+    let below = format!("{prefix}backing");
+    if options.take(&below).is_some() || options.has_below(&below) {
+        return Ok(());
+    }
+    let at = context.at;
+    disk_image(
+        context.deriver,
+        &at,
+        &path,
+        TopSource { what: WHAT, format: Some(format), read_only, chain: None },
+    )
+}
