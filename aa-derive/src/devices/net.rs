@@ -13,7 +13,10 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
     let source = device.child("source");
     let named = |name| source.and_then(|source| Some((source, source.attr(name)?)));
     match device.attr("type") {
-        Some("network" | "bridge" | "ethernet" | "server" | "client" | "mcast" | "udp" | "internal") => {}
+        Some(
+            "network" | "bridge" | "ethernet" | "server" | "client" | "mcast" | "udp" | "internal" | "null"
+            | "vds",
+        ) => {}
         Some("direct") => macvtap(deriver, device)?,
         Some("user") => user(deriver, device)?,
         Some("vhostuser") => {
@@ -31,7 +34,6 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
             }
         }
         Some("hostdev") => hostdev::interface(deriver, device)?,
-        Some("null" | "vds") => {}
         other => {
             deriver.note(
                 NoteKind::UnknownElement,
@@ -68,15 +70,16 @@ fn tap(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
     }
     // The model decides: vhost-net serves virtio alone, and not where the driver is QEMU's own.
     let model = device.child("model").and_then(|model| model.attr("type"));
-    let driver = device.child("driver").and_then(|driver| driver.attr("name"));
+    let driven_by = device.child("driver").and_then(|element| element.attr("name"));
     let virtio = model.is_none_or(|model| model.starts_with("virtio"));
-    let vhost =
-        deriver.domain.virt_type == VirtType::Kvm && virtio && !(model.is_some() && driver == Some("qemu"));
+    let vhost = deriver.domain.virt_type == VirtType::Kvm
+        && virtio
+        && !(model.is_some() && driven_by == Some("qemu"));
     if vhost {
         deriver.uses(Feature::VhostNet);
         match named("vhost") {
             Some((backend, path)) => {
-                deriver.grant(backend, "vhost-net device", path, Access::RW).map(drop)?
+                deriver.grant(backend, "vhost-net device", path, Access::RW)?;
             }
             None => deriver.allow(device, "vhost-net", "/dev/vhost-net", Access::RW)?,
         }
