@@ -1,1 +1,31 @@
-//! Placeholder.
+//! Loads guests' AppArmor profiles into the kernel, takes them out, and tells their state.
+//!
+//! [`Loader`] is the way of the tool itself: a cache by content, the kernel asked first, the result read back.
+//! [`Parser`] alone is for a caller that may do no more than run `apparmor_parser`.
+//! Nothing here parses domain XML, and no shell is ever started.
+
+pub mod batch;
+pub mod blob;
+pub mod cache;
+pub mod doctor;
+pub mod error;
+mod features;
+pub mod gc;
+pub mod input;
+mod inputs;
+pub mod kernel;
+pub mod load;
+pub mod parser;
+mod process;
+pub mod remove;
+pub mod status;
+pub mod tasks;
+pub mod verify;
+pub mod wanted;
+
+pub use cache::Cache;
+pub use error::{Error, ParserError, Place};
+pub use kernel::Kernel;
+pub use load::{Loader, Options, Profile, add, replace};
+pub use parser::Parser;
+pub use remove::{InUse, remove};

@@ -1,0 +1,109 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Verb {
+    /// Load profiles that are not loaded yet.
+    Add,
+    /// Load profiles, or update loaded ones; does nothing where the kernel holds exactly that already.
+    Replace,
+    /// Take profiles out of the kernel, by name, unless a process carries them.
+    Remove,
+    /// Tell what is wanted, on disk, in the kernel, and in use.
+    Status,
+    /// Fail unless each profile is loaded, in enforce mode, and every process of the guest carries it.
+    Verify,
+    /// Remove what no definition and no process needs.
+    Gc,
+    /// Tell whether this host can do it at all.
+    Doctor,
+}
+
+/// Load AppArmor profiles of guests into the kernel, take them out, and tell their state.
+#[derive(Debug, Parser)]
+#[command(name = "aa-load", version, disable_help_subcommand = true, after_long_help = AFTER)]
+pub(crate) struct Args {
+    /// add, replace (the default), remove, status, verify, gc or doctor; then profile names, profile files,
+    /// files of records, or - for records on standard input (the default for add, replace and remove)
+    #[arg(value_name = "VERB|NAME|FILE|-")]
+    pub(crate) operands: Vec<String>,
+    /// The program that compiles and loads [default: /usr/sbin/apparmor_parser]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) parser: Option<PathBuf>,
+    /// Another directory to look for included files in; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) include: Vec<PathBuf>,
+    /// AppArmor's own directory of abstractions and tunables
+    #[arg(long, value_name = "DIR", default_value = "/etc/apparmor.d")]
+    pub(crate) base: PathBuf,
+    /// Where the files of profiles given by name are
+    #[arg(long, value_name = "DIR", default_value = "/etc/apparmor.d/libvirt")]
+    pub(crate) dir: PathBuf,
+    /// Where compiled profiles are kept
+    #[arg(long, value_name = "DIR", default_value = aa_load::cache::DIRECTORY, conflicts_with = "no_cache")]
+    pub(crate) cache_dir: PathBuf,
+    /// Neither use nor write the cache
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// remove: also where a process carries the profile, which is unconfined from then on
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// replace: load the whole set in one write to the kernel, all or nothing
+    #[arg(long)]
+    pub(crate) direct: bool,
+    /// status, doctor: JSON Lines instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Profiles worked on at once [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<std::num::NonZeroUsize>,
+    /// Seconds after which a run of the parser is ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
+    /// Where guests are defined, as domain XML; may be repeated [default: libvirt's directories for QEMU and LXC]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) definitions: Vec<PathBuf>,
+    /// gc: leave alone what is newer than this, since its guest may be starting
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) min_age: u64,
+    /// What policy may use [default: /usr/share/apparmor-features/features if there, else the kernel's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy_features: Option<PathBuf>,
+    /// What to compile for [default: the running kernel]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel_features: Option<PathBuf>,
+    /// Where securityfs is mounted
+    #[arg(long, value_name = "DIR", default_value = "/sys/kernel/security")]
+    pub(crate) securityfs: PathBuf,
+    /// Where procfs is mounted
+    #[arg(long, value_name = "DIR", default_value = "/proc")]
+    pub(crate) proc: PathBuf,
+}
+
+const AFTER: &str = "\
+AppArmor 4 and later install another program called aa-load, in /usr/sbin. This one has its own directory.
+
+Examples:
+  virsh dumpxml vm | aa-derive | aa-render | aa-load
+      load the profile of one guest, or update it while the guest runs
+  aa-load libvirt-a22e3930-d87a-584e-22b2-1d8950212bac
+      load the profile of that name from /etc/apparmor.d/libvirt
+  aa-load remove libvirt-a22e3930-d87a-584e-22b2-1d8950212bac
+      the guest has stopped
+  aa-load status --json | jq -r 'select(.mode == \"complain\") | .profile'
+      guests whose profile only logs
+  aa-load gc --dry-run
+      what is left behind of guests that are gone
+
+Exit status:
+  0  all done
+  1  some input was refused, by this tool, the parser or the kernel; each is named, the rest was done
+  2  the call was wrong
+  3  the host failed: no parser, no AppArmor, no privilege, input or output";

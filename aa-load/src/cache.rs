@@ -1,0 +1,288 @@
+//! Compiled policy on disk, by content: one entry for each profile, used only if its key is the wanted one and
+//! its checksum is right.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aa_contract::ProfileName;
+use sha2::{Digest, Sha256};
+
+use crate::inputs::Sum;
+use crate::parser::{Parser, Version};
+
+/// Where it is unless told otherwise.
+pub const DIRECTORY: &str = "/var/cache/aa-svirt";
+
+const MAGIC: &[u8; 8] = b"aasvirt1";
+const LARGEST: u64 = 64 << 20;
+const NOFOLLOW: i32 = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+
+/// A directory that only its owner can write. It need not be there for anything to work.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    directory: PathBuf,
+}
+
+impl Cache {
+    /// Opens the cache, making the directory (mode 0700) if needed.
+    ///
+    /// # Errors
+    /// It cannot be made, or somebody else could write to it: then nothing in it is to be believed.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        match fs::DirBuilder::new().mode(0o700).recursive(true).create(directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        check(directory)?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// Waits until no other aa-load works on a profile, and keeps others waiting until the file is closed.
+    /// A few hundred files serve all profiles, so none is left behind by a guest that is gone.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn lock(&self, profile: ProfileName) -> io::Result<File> {
+        let shard = profile.uuid().as_bytes().iter().fold(0_u8, |sum, byte| sum ^ byte);
+        let path = self.directory.join(format!("lock-{shard:02x}"));
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(NOFOLLOW)
+            .open(path)?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// The compiled policy of a profile, if it was made from exactly what `key` stands for. An entry that is cut
+    /// off, changed or made by another release counts as none.
+    pub(crate) fn get(&self, profile: ProfileName, key: &Sum) -> Option<Vec<u8>> {
+        let entry = self.read(&self.entry(profile))?;
+        let (head, rest) = entry.split_at_checked(MAGIC.len())?;
+        let (found, rest) = rest.split_at_checked(key.len())?;
+        let (sum, blob) = rest.split_at_checked(key.len())?;
+        (head == MAGIC && found == key && sum == checksum(found, blob)).then(|| blob.to_vec())
+    }
+
+    /// Keeps the compiled policy of a profile in the place of what was kept before.
+    ///
+    /// # Errors
+    /// What the system said. The old entry is whole or gone.
+    pub(crate) fn put(&self, profile: ProfileName, key: &Sum, blob: &[u8]) -> io::Result<()> {
+        let bytes = [MAGIC.as_slice(), key, &checksum(key, blob), blob].concat();
+        self.write(&self.entry(profile), &bytes)
+    }
+
+    /// Forgets a profile.
+    ///
+    /// # Errors
+    /// What the system said, unless there was nothing.
+    pub fn forget(&self, profile: ProfileName) -> io::Result<()> {
+        match fs::remove_file(self.entry(profile)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The profiles that have an entry.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn profiles(&self) -> io::Result<Vec<ProfileName>> {
+        let mut profiles = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            profiles.extend(
+                name.to_str().and_then(|name| name.strip_suffix(".policy")?.parse::<ProfileName>().ok()),
+            );
+        }
+        Ok(profiles)
+    }
+
+    /// The release of a parser, asked only once as long as its file stays the same.
+    ///
+    /// # Errors
+    /// [`crate::ParserError`]: the parser does not tell.
+    pub(crate) fn version(&self, parser: &Parser) -> Result<Version, crate::ParserError> {
+        let identity = parser.identity()?;
+        let path = self.directory.join("parser");
+        let known = self.read(&path).and_then(|bytes| {
+            let text = String::from_utf8(bytes).ok()?;
+            let (found, version) = text.rsplit_once('\n')?;
+            let mut numbers = version.split('.').map(|number| number.parse().ok());
+            let version = Version(numbers.next()??, numbers.next()??, numbers.next()??);
+            (found == identity).then_some(version)
+        });
+        if let Some(version) = known {
+            return Ok(version);
+        }
+        let version = parser.version()?;
+        // Without the entry the next run asks again.
+        let _ = self.write(&path, format!("{identity}\n{version}").as_bytes());
+        Ok(version)
+    }
+
+    fn entry(&self, profile: ProfileName) -> PathBuf {
+        self.directory.join(format!("{profile}.policy"))
+    }
+
+    fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        check(&self.directory).ok()?;
+        let file = OpenOptions::new().read(true).custom_flags(NOFOLLOW).open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        if !metadata.is_file() || metadata.len() > LARGEST {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).ok()?);
+        file.take(LARGEST).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// Writes a file whole or not at all. It is not synced: what a crash leaves half fails its checksum.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.directory.join(format!(".new-{}-{count}", std::process::id()));
+        // One that an earlier process of this number left is in the way.
+        let _ = fs::remove_file(&temporary);
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
+        let result = file.write_all(bytes).and_then(|()| fs::rename(&temporary, path));
+        if result.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        result
+    }
+}
+
+/// That a directory belongs to this user and nobody else can write to it.
+pub(crate) fn check(directory: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(directory)?;
+    let problem = if !metadata.is_dir() {
+        "not a directory".to_owned()
+    } else if metadata.uid() != nix::unistd::geteuid().as_raw() {
+        format!("owned by user {}", metadata.uid())
+    } else if metadata.permissions().mode() & 0o022 != 0 {
+        format!("others can write to it (mode {:04o})", metadata.permissions().mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+}
+
+fn checksum(key: &[u8], blob: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(key).chain_update(blob).finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::tests::NAME;
+
+    fn cache(dir: &tempfile::TempDir) -> Cache {
+        Cache::open(&dir.path().join("c")).unwrap()
+    }
+
+    #[test]
+    fn an_entry_is_found_by_its_key_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, name) = (cache(&dir), NAME.parse().unwrap());
+        assert_eq!(cache.get(name, &[1; 32]), None);
+        cache.put(name, &[1; 32], b"blob").unwrap();
+        assert_eq!(cache.get(name, &[1; 32]).unwrap(), b"blob");
+        assert_eq!(cache.get(name, &[2; 32]), None);
+        assert_eq!(cache.profiles().unwrap(), [name]);
+        cache.put(name, &[2; 32], b"other").unwrap();
+        assert_eq!(cache.get(name, &[1; 32]), None);
+        cache.forget(name).unwrap();
+        cache.forget(name).unwrap();
+        assert_eq!(cache.get(name, &[2; 32]), None);
+    }
+
+    #[test]
+    fn a_truncated_or_changed_entry_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, name) = (cache(&dir), NAME.parse().unwrap());
+        cache.put(name, &[1; 32], b"some policy").unwrap();
+        let whole = fs::read(cache.entry(name)).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(cache.entry(name), &whole[..cut]).unwrap();
+            assert_eq!(cache.get(name, &[1; 32]), None, "{cut}");
+        }
+        for at in 0..whole.len() {
+            let mut other = whole.clone();
+            other[at] ^= 1;
+            fs::write(cache.entry(name), &other).unwrap();
+            assert_eq!(cache.get(name, &[1; 32]), None, "{at}");
+        }
+        fs::write(cache.entry(name), &whole).unwrap();
+        assert!(cache.get(name, &[1; 32]).is_some());
+    }
+
+    #[test]
+    fn a_writer_that_died_half_way_leaves_the_old_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, name) = (cache(&dir), NAME.parse().unwrap());
+        cache.put(name, &[1; 32], b"old").unwrap();
+        fs::write(cache.directory.join(format!(".new-{}-0", std::process::id())), b"half").unwrap();
+        assert_eq!(cache.get(name, &[1; 32]).unwrap(), b"old");
+        cache.put(name, &[2; 32], b"new").unwrap();
+        assert_eq!(cache.get(name, &[2; 32]).unwrap(), b"new");
+    }
+
+    #[test]
+    fn two_writers_leave_one_whole_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, name) = (cache(&dir), NAME.parse().unwrap());
+        let blob = |byte: u8| vec![byte; 100_000];
+        std::thread::scope(|scope| {
+            for byte in [1_u8, 2] {
+                let cache = &cache;
+                scope.spawn(move || (0..50).for_each(|_| cache.put(name, &[byte; 32], &blob(byte)).unwrap()));
+            }
+            for _ in 0..200 {
+                for byte in [1_u8, 2] {
+                    assert!(cache.get(name, &[byte; 32]).is_none_or(|found| found == blob(byte)));
+                }
+            }
+        });
+        assert!(cache.get(name, &[1; 32]).is_some() != cache.get(name, &[2; 32]).is_some());
+        assert_eq!(fs::read_dir(&cache.directory).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_and_a_link_are_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Cache::open(&open).is_err());
+        std::os::unix::fs::symlink(cache(&dir).directory, dir.path().join("link")).unwrap();
+        assert!(Cache::open(&dir.path().join("link")).is_err());
+        let name = NAME.parse().unwrap();
+        let cache = cache(&dir);
+        cache.put(name, &[1; 32], b"x").unwrap();
+        fs::set_permissions(&cache.directory, fs::Permissions::from_mode(0o720)).unwrap();
+        assert_eq!(cache.get(name, &[1; 32]), None);
+    }
+
+    #[test]
+    fn a_lock_keeps_a_second_holder_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, name) = (cache(&dir), NAME.parse().unwrap());
+        let held = cache.lock(name).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let cache = &cache;
+            scope.spawn(move || sender.send(cache.lock(name).map(drop).is_ok()));
+            assert!(receiver.recv_timeout(std::time::Duration::from_millis(50)).is_err());
+            drop(held);
+            assert!(receiver.recv().unwrap());
+        });
+    }
+}

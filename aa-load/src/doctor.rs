@@ -1,0 +1,300 @@
+//! Whether this host can confine guests at all, and what is in the way.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::cache;
+use crate::features;
+use crate::kernel::Kernel;
+use crate::load::Options;
+use crate::parser::Parser;
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// It works, but slower or less safely.
+    Warning,
+    /// It cannot work.
+    Failed,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// What was found.
+    pub state: State,
+    /// In words, printable.
+    pub detail: String,
+}
+
+/// The security model, in the words of libvirt's capabilities (`<secmodel>`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SecurityModel {
+    /// `apparmor`
+    pub model: &'static str,
+    /// The domain of interpretation: AppArmor has one, `0`.
+    pub doi: &'static str,
+}
+
+/// The whole report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Of this output; 1.
+    pub version: u32,
+    /// Absent where AppArmor is off: libvirt reports none there.
+    pub secmodel: Option<SecurityModel>,
+    /// Whether nothing failed.
+    pub ok: bool,
+    /// Each check.
+    pub checks: Vec<Check>,
+}
+
+/// Places that only the doctor looks at.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// `/sys/module/apparmor/parameters/enabled`
+    pub enabled: PathBuf,
+    /// `/sys/kernel/security/lsm` and the like are below the options' securityfs; this is where programs are.
+    pub path: Vec<PathBuf>,
+    /// The directory of guests' profiles.
+    pub directory: PathBuf,
+}
+
+/// Looks at everything.
+pub fn examine(options: &Options, places: &Places) -> Report {
+    let mut checks = Vec::new();
+    let mut say = |name, state, detail: String| checks.push(Check { name, state, detail });
+    let enabled = fs::read_to_string(&places.enabled).unwrap_or_default();
+    let on = enabled.trim() == "Y";
+    say(
+        "kernel",
+        if on { State::Ok } else { State::Failed },
+        if on {
+            "AppArmor is on".into()
+        } else {
+            format!("AppArmor is off or not built in ({} is not Y)", places.enabled.display())
+        },
+    );
+    let kernel = Kernel::open(&options.securityfs);
+    match &kernel {
+        Ok(kernel) => say("securityfs", State::Ok, kernel.root().display().to_string()),
+        Err(error) => say("securityfs", State::Failed, error.to_string()),
+    }
+    let (state, detail) = privilege(&options.proc);
+    say("privilege", state, detail);
+    let (state, detail) = parser(options);
+    say("parser", state, detail);
+    if let Ok(kernel) = &kernel {
+        match features::read_tree(&kernel.features()) {
+            Ok(text) if text.contains("set_load") => {
+                say("features", State::Ok, "read from the kernel".into())
+            }
+            Ok(_) => {
+                say("features", State::Warning, "the kernel takes no sets of profiles: no --direct".into())
+            }
+            Err(error) => {
+                say("features", State::Failed, format!("the kernel's features cannot be read: {error}"))
+            }
+        }
+        let namespace =
+            |file: &str| fs::read_to_string(kernel.root().join(file)).ok().map(|text| text.trim().to_owned());
+        match (namespace(".ns_name"), namespace(".ns_level")) {
+            (Some(name), Some(level)) if level == "0" => say("namespace", State::Ok, name),
+            (Some(name), Some(level)) => say(
+                "namespace",
+                State::Warning,
+                format!("{name} at level {level}: the host's own policy is not what is changed here"),
+            ),
+            _ => say("namespace", State::Warning, "the kernel does not tell its policy namespace".into()),
+        }
+    }
+    let pinned = options.policy_features.clone().unwrap_or_else(|| features::PINNED.into());
+    if pinned.is_file() {
+        say("policy features", State::Ok, pinned.display().to_string());
+    } else {
+        say(
+            "policy features",
+            State::Warning,
+            format!("{} is missing: the kernel's own are used", pinned.display()),
+        );
+    }
+    for (name, directory) in [("abstractions", &options.base), ("profiles", &places.directory)] {
+        let (state, detail) = owned(directory);
+        say(name, state, detail);
+    }
+    let (state, detail) = match &options.cache {
+        None => (State::Warning, "not used".into()),
+        Some(directory) => match cache::check(directory) {
+            Ok(()) => (State::Ok, directory.display().to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (State::Ok, format!("{} is made when needed", directory.display()))
+            }
+            Err(error) => (State::Warning, format!("{} is not used: {error}", directory.display())),
+        },
+    };
+    say("cache", state, detail);
+    let (state, detail) = landlock(&options.securityfs);
+    say("landlock", state, detail);
+    let (state, detail) = namesake(&places.path);
+    say("aa-load", state, detail);
+    let secmodel = (on && kernel.is_ok()).then_some(SecurityModel { model: "apparmor", doi: "0" });
+    let ok = checks.iter().all(|check| check.state != State::Failed);
+    Report { version: 1, secmodel, ok, checks }
+}
+
+/// `CAP_MAC_ADMIN` in the effective set, and root: the kernel asks for both.
+fn privilege(proc: &Path) -> (State, String) {
+    const CAP_MAC_ADMIN: u32 = 33;
+    let status = fs::read_to_string(proc.join("self/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let capable = field("CapEff:")
+        .and_then(|text| u64::from_str_radix(text, 16).ok())
+        .is_some_and(|set| set >> CAP_MAC_ADMIN & 1 == 1);
+    let root = field("Uid:").and_then(|text| text.split_whitespace().nth(1)) == Some("0");
+    match (capable, root) {
+        (true, true) => (State::Ok, "root with CAP_MAC_ADMIN".into()),
+        (false, true) => (State::Failed, "root, but without CAP_MAC_ADMIN".into()),
+        (_, false) => (State::Failed, "not root: nothing can be loaded or removed (status works)".into()),
+    }
+}
+
+fn parser(options: &Options) -> (State, String) {
+    let version = Parser::find(options.parser.as_deref()).and_then(|parser| {
+        let version = parser.with_time(options.time).version()?;
+        Ok((Parser::find(options.parser.as_deref())?, version))
+    });
+    match version {
+        Ok((parser, version)) => {
+            let note = if version.knows_perms_tables() {
+                ""
+            } else {
+                "; perms tables are kept out, since it gets them wrong"
+            };
+            (State::Ok, format!("{} {version}{note}", parser.path().display()))
+        }
+        Err(error) => (State::Failed, error.to_string()),
+    }
+}
+
+/// Whether only root can change a directory whose files become policy.
+fn owned(directory: &Path) -> (State, String) {
+    let shown = directory.display();
+    match fs::metadata(directory) {
+        Err(error) => (State::Failed, format!("{shown}: {error}")),
+        Ok(metadata) if !metadata.is_dir() => (State::Failed, format!("{shown} is not a directory")),
+        Ok(metadata) => {
+            let mode = metadata.permissions().mode() & 0o7777;
+            if metadata.uid() != 0 {
+                (State::Failed, format!("{shown} belongs to user {}, not to root", metadata.uid()))
+            } else if mode & 0o022 != 0 {
+                (State::Failed, format!("{shown} can be written by others (mode {mode:04o})"))
+            } else {
+                (State::Ok, format!("{shown} (mode {mode:04o})"))
+            }
+        }
+    }
+}
+
+fn landlock(securityfs: &Path) -> (State, String) {
+    match fs::read_to_string(securityfs.join("lsm")) {
+        Ok(list) if list.split([',', '\n']).any(|name| name == "landlock") => (State::Ok, "on".into()),
+        Ok(_) => (State::Warning, "the kernel does not have it on: the tools confine themselves less".into()),
+        Err(error) => (State::Warning, format!("not known: {error}")),
+    }
+}
+
+/// AppArmor 4 and later install another program of this name.
+fn namesake(path: &[PathBuf]) -> (State, String) {
+    let own = std::env::current_exe().and_then(fs::canonicalize).ok();
+    let found = path.iter().map(|directory| directory.join("aa-load")).find(|program| program.is_file());
+    match found {
+        Some(program) if fs::canonicalize(&program).ok() == own => {
+            (State::Ok, "the name on PATH is this program".into())
+        }
+        Some(program) => (
+            State::Warning,
+            format!(
+                "{} is AppArmor's own program of that name; call this one by its path",
+                program.display()
+            ),
+        ),
+        None => (State::Ok, "no other program of this name on PATH".into()),
+    }
+}
+
+/// Writes the report for people.
+///
+/// # Errors
+/// What the output said.
+pub fn table(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    for check in &report.checks {
+        let state = match check.state {
+            State::Ok => "ok",
+            State::Warning => "warning",
+            State::Failed => "FAILED",
+        };
+        writeln!(out, "{state:<8} {:<16} {}", check.name, check.detail)?;
+    }
+    match &report.secmodel {
+        Some(model) => writeln!(out, "security model {}, doi {}", model.model, model.doi),
+        None => writeln!(out, "security model none"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::tests::tree;
+
+    fn state(report: &Report, name: &str) -> State {
+        report.checks.iter().find(|check| check.name == name).unwrap().state
+    }
+
+    #[test]
+    fn a_host_with_and_one_without_apparmor_are_told_apart() {
+        let root = tempfile::tempdir().unwrap();
+        tree(root.path());
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("proc/self")).unwrap();
+        fs::write(at("proc/self/status"), "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n").unwrap();
+        fs::write(at("enabled"), "Y\n").unwrap();
+        fs::write(at("lsm"), "lockdown,landlock,apparmor\n").unwrap();
+        fs::write(at("apparmor/.ns_name"), "root\n").unwrap();
+        fs::write(at("apparmor/.ns_level"), "0\n").unwrap();
+        let options = Options {
+            securityfs: root.path().into(),
+            proc: at("proc"),
+            parser: Some(at("none")),
+            cache: None,
+            ..Options::default()
+        };
+        let places = Places { enabled: at("enabled"), path: vec![], directory: at("profiles") };
+        let report = examine(&options, &places);
+        for name in ["kernel", "securityfs", "privilege", "features", "namespace", "landlock", "aa-load"] {
+            assert_eq!(state(&report, name), State::Ok, "{name}");
+        }
+        for name in ["parser", "profiles"] {
+            assert_eq!(state(&report, name), State::Failed, "{name}");
+        }
+        assert!(!report.ok);
+        let json = serde_json::to_string(&report.secmodel).unwrap();
+        assert_eq!(json, r#"{"model":"apparmor","doi":"0"}"#);
+        fs::write(at("enabled"), "N\n").unwrap();
+        fs::write(at("proc/self/status"), "Uid:\t0\t0\t0\t0\nCapEff:\t0000000000000000\n").unwrap();
+        fs::write(at("aa-load"), "").unwrap();
+        let report = examine(&options, &Places { path: vec![root.path().into()], ..places });
+        assert_eq!(report.secmodel, None);
+        assert_eq!(state(&report, "kernel"), State::Failed);
+        assert_eq!(state(&report, "privilege"), State::Failed);
+        assert_eq!(state(&report, "aa-load"), State::Warning);
+    }
+}

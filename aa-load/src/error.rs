@@ -1,0 +1,237 @@
+//! What can go wrong, one variant for each refusal.
+
+use std::io;
+use std::path::PathBuf;
+
+use aa_contract::{Exit, ProfileName, record::RecordError, text::Printable};
+use thiserror::Error;
+
+use crate::blob::BlobError;
+use crate::tasks::Task;
+
+/// Why a profile was not loaded, not unloaded or not found right.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A line of the input is not a record.
+    #[error("{0}")]
+    Record(#[from] RecordError),
+    /// An operand is neither a profile's name nor a file.
+    #[error("\"{}\" is neither libvirt-<uuid> nor a file that can be read: {source}", Printable(.operand))]
+    Operand {
+        /// The operand.
+        operand: String,
+        /// Why the file cannot be read.
+        source: io::Error,
+    },
+    /// A profile file is not called after its profile.
+    #[error("{} is not called libvirt-<uuid> after its profile", Printable(&.0.to_string_lossy()))]
+    FileName(PathBuf),
+    /// The input names one profile twice.
+    #[error("the input names it twice")]
+    Twice,
+    /// A profile file cannot be read.
+    #[error("{}: {source}", Printable(&.path.to_string_lossy()))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The administrator has switched the profile off by a link in `disable/`.
+    #[error("switched off by {}", Printable(&.0.to_string_lossy()))]
+    Disabled(PathBuf),
+    /// The parser compiled something else than the one profile that was asked for.
+    #[error("{} defines {found}, which is not this profile and its children", Printable(&.file.to_string_lossy()))]
+    OtherProfile {
+        /// The file.
+        file: PathBuf,
+        /// What it defines instead, printable.
+        found: String,
+    },
+    /// The parser's output is no policy.
+    #[error("apparmor_parser wrote no policy: {0}")]
+    Blob(#[from] BlobError),
+    /// A file that the profile reads kept changing while it was compiled.
+    #[error("a file that it includes changes while it is compiled")]
+    Unstable,
+    /// `add` of a profile that is loaded.
+    #[error("already in the kernel (use replace)")]
+    Exists,
+    /// `remove` of a profile that is not loaded.
+    #[error("not in the kernel")]
+    NotLoaded,
+    /// `remove` of a profile that confines a process.
+    #[error("in use by {}; removing it would leave it unconfined (--force does so)", tasks(.0))]
+    InUse(Vec<Task>),
+    /// What the kernel reports is not what was loaded.
+    #[error("the kernel does not hold what was loaded: {0}")]
+    ReadBack(String),
+    /// The kernel holds the profile in a mode that no record can tell.
+    #[error("in the kernel in mode \"{}\"", Printable(.0))]
+    Mode(String),
+    /// `verify` found a profile or a process of it otherwise than it should be.
+    #[error("{0}")]
+    Unverified(String),
+    /// The parser failed or refused.
+    #[error(transparent)]
+    Parser(#[from] ParserError),
+    /// AppArmor is not there.
+    #[error("AppArmor is not available: {0}")]
+    NoAppArmor(String),
+    /// The kernel's policy files refuse this process.
+    #[error("no privilege to change policy (CAP_MAC_ADMIN, as root): {0}")]
+    Privilege(io::Error),
+    /// A file of the host could not be read or written.
+    #[error("{}: {source}", Printable(&.path.to_string_lossy()))]
+    Host {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a run of the parser gave nothing.
+#[derive(Debug, Error)]
+pub enum ParserError {
+    /// No such program.
+    #[error("no apparmor_parser at {0}")]
+    NotFound(String),
+    /// It is there but did not start.
+    #[error("cannot run {}: {source}", Printable(&.path.to_string_lossy()))]
+    Start {
+        /// The program.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It said no word for too long.
+    #[error("apparmor_parser was ended after {0} seconds")]
+    Timeout(u64),
+    /// It took more memory than its limit.
+    #[error("apparmor_parser was ended at {0} MiB of memory")]
+    Memory(u64),
+    /// It wrote more than any policy has.
+    #[error("apparmor_parser was ended after writing {0} bytes")]
+    Output(usize),
+    /// A signal ended it.
+    #[error("apparmor_parser was killed by signal {0}")]
+    Signal(i32),
+    /// It does not tell its version.
+    #[error("apparmor_parser does not tell its version: \"{}\"", Printable(.0))]
+    Version(String),
+    /// It refused the profile; the text is its own message, printable, with file and line.
+    #[error("apparmor_parser refused it: {0}")]
+    Refused(String),
+    /// The profile is loaded already.
+    #[error("already in the kernel (use replace)")]
+    Exists,
+    /// The profile to be removed is not loaded.
+    #[error("not in the kernel")]
+    NotLoaded,
+    /// The kernel lets this process load nothing.
+    #[error("no privilege to change policy (CAP_MAC_ADMIN, as root): {0}")]
+    Privilege(String),
+    /// The parser finds no AppArmor in the kernel.
+    #[error("AppArmor is not available: {0}")]
+    NoAppArmor(String),
+    /// The kernel refused the compiled policy.
+    #[error("the kernel refused it: {meaning}: {message}")]
+    Kernel {
+        /// The error number's name and sense.
+        meaning: &'static str,
+        /// The parser's message, printable.
+        message: String,
+    },
+}
+
+impl Error {
+    /// Whether the input is at fault (status 1) or the host (status 3).
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Record(_)
+            | Self::Operand { .. }
+            | Self::FileName(_)
+            | Self::Twice
+            | Self::Read { .. }
+            | Self::Disabled(_)
+            | Self::OtherProfile { .. }
+            | Self::Blob(_)
+            | Self::Unstable
+            | Self::Exists
+            | Self::NotLoaded
+            | Self::InUse(_)
+            | Self::ReadBack(_)
+            | Self::Mode(_)
+            | Self::Unverified(_) => Exit::Refused,
+            Self::Parser(error) => error.exit(),
+            Self::NoAppArmor(_) | Self::Privilege(_) | Self::Host { .. } => Exit::Host,
+        }
+    }
+}
+
+impl Error {
+    /// The same failure of one write, for each profile that it concerned.
+    pub(crate) fn again(&self) -> Self {
+        let same = |error: &io::Error| {
+            error.raw_os_error().map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error)
+        };
+        match self {
+            Self::Privilege(error) => Self::Privilege(same(error)),
+            Self::Host { path, source } => Self::Host { path: path.clone(), source: same(source) },
+            other => Self::ReadBack(other.to_string()),
+        }
+    }
+}
+
+impl ParserError {
+    /// Whether the input is at fault (status 1) or the host (status 3).
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Refused(_) | Self::Exists | Self::NotLoaded | Self::Kernel { .. } => Exit::Refused,
+            Self::NotFound(_)
+            | Self::Start { .. }
+            | Self::Timeout(_)
+            | Self::Memory(_)
+            | Self::Output(_)
+            | Self::Signal(_)
+            | Self::Version(_)
+            | Self::Privilege(_)
+            | Self::NoAppArmor(_) => Exit::Host,
+        }
+    }
+}
+
+/// Where an error belongs: a profile, or a place in the input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A profile.
+    Profile(ProfileName),
+    /// A line of a file of records, from 1; the name is printable.
+    Line(String, usize),
+    /// An operand or a file, printable.
+    Operand(String),
+    /// The host as a whole.
+    Host,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Profile(name) => write!(f, "{name}: "),
+            Self::Line(file, line) => write!(f, "{file}:{line}: "),
+            Self::Operand(operand) => write!(f, "{operand}: "),
+            Self::Host => Ok(()),
+        }
+    }
+}
+
+/// The first processes of a list, for people.
+fn tasks(tasks: &[Task]) -> String {
+    const SHOWN: usize = 5;
+    let mut text: Vec<String> = tasks.iter().take(SHOWN).map(ToString::to_string).collect();
+    if tasks.len() > SHOWN {
+        text.push(format!("{} more", tasks.len() - SHOWN));
+    }
+    text.join(", ")
+}

@@ -1,0 +1,165 @@
+//! What the tool is asked to work on: records, names, files.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use aa_contract::record::parse_line;
+use aa_contract::{ProfileName, Rendered, text::Printable};
+
+use crate::error::{Error, Place};
+use crate::load::Profile;
+
+/// A profile to work on, or why there is none, and where it came from.
+pub type Item = (Place, Result<Profile, Error>);
+
+/// Bytes of one line. A record of two paths is far shorter.
+const LONGEST_LINE: u64 = 1 << 20;
+
+/// The profiles that the operands stand for, in order, each once; standard input's records if there is no operand.
+/// An operand is a profile's name, whose file is in `directory`, `-` for standard input, or a file, of records or of
+/// a profile.
+pub fn items(operands: &[String], directory: &Path) -> impl Iterator<Item = Item> + Send + use<> {
+    let operands = if operands.is_empty() { vec!["-".to_owned()] } else { operands.to_vec() };
+    let directory = directory.to_owned();
+    let mut seen = HashSet::new();
+    operands.into_iter().flat_map(move |operand| open(operand, &directory)).map(move |(place, item)| {
+        match item {
+            Ok(profile) if !seen.insert(profile.name) => (place, Err(Error::Twice)),
+            item => (place, item),
+        }
+    })
+}
+
+fn open(operand: String, directory: &Path) -> Box<dyn Iterator<Item = Item> + Send> {
+    if operand == "-" {
+        return Box::new(Records::new("stdin".to_owned(), Box::new(BufReader::new(io::stdin()))));
+    }
+    if let Ok(name) = operand.parse::<ProfileName>() {
+        let profile = Profile { name, file: directory.join(&operand) };
+        return Box::new(std::iter::once((Place::Profile(name), Ok(profile))));
+    }
+    let printable = Printable(&operand).to_string();
+    let one = |error| {
+        let item: Item = (Place::Operand(printable.clone()), error);
+        Box::new(std::iter::once(item))
+    };
+    let path = PathBuf::from(&operand);
+    let mut reader = match File::open(&path) {
+        Ok(file) => BufReader::new(file),
+        Err(source) => return one(Err(Error::Operand { operand, source })),
+    };
+    // A record opens with a brace, and no profile does.
+    let first = reader.fill_buf().map(|bytes| bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace()));
+    match first {
+        Ok(Some(b'{')) => Box::new(Records::new(printable, Box::new(reader))),
+        Ok(_) => one(profile_file(path)),
+        Err(source) => one(Err(Error::Operand { operand, source })),
+    }
+}
+
+fn profile_file(path: PathBuf) -> Result<Profile, Error> {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+    let Some(name) = name else { return Err(Error::FileName(path)) };
+    let file = std::path::absolute(&path).map_err(|source| Error::Read { path, source })?;
+    Ok(Profile { name, file })
+}
+
+struct Records {
+    name: String,
+    reader: Option<Box<dyn BufRead + Send>>,
+    line: usize,
+}
+
+impl Records {
+    fn new(name: String, reader: Box<dyn BufRead + Send>) -> Self {
+        Self { name, reader: Some(reader), line: 0 }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Item;
+    fn next(&mut self) -> Option<Item> {
+        loop {
+            let mut bytes = Vec::new();
+            let read = self.reader.as_mut()?.take(LONGEST_LINE).read_until(b'\n', &mut bytes);
+            self.line += 1;
+            let place = Place::Line(self.name.clone(), self.line);
+            let failed = |reader: &mut Option<_>, source| {
+                // After this nobody knows where a line begins.
+                *reader = None;
+                Some((place.clone(), Err(Error::Host { path: PathBuf::from(&self.name), source })))
+            };
+            match read {
+                Ok(0) => return None,
+                Ok(length) if length as u64 == LONGEST_LINE && !bytes.ends_with(b"\n") => {
+                    return failed(&mut self.reader, io::Error::other("a line is longer than 1 MiB"));
+                }
+                Ok(_) => {}
+                Err(source) => return failed(&mut self.reader, source),
+            }
+            let Ok(text) = std::str::from_utf8(&bytes) else {
+                let source = io::Error::new(io::ErrorKind::InvalidData, "the line is not UTF-8");
+                return Some((place, Err(Error::Read { path: PathBuf::from(&self.name), source })));
+            };
+            if text.trim().is_empty() {
+                continue;
+            }
+            let item = parse_line::<Rendered>(text.trim_end_matches('\n'));
+            return Some(match item {
+                Ok(record) => {
+                    let file = PathBuf::from(record.file.as_str());
+                    (Place::Profile(record.profile), Ok(Profile { name: record.profile, file }))
+                }
+                Err(error) => (place, Err(error.into())),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::tests::NAME;
+
+    fn record(name: &str) -> String {
+        format!(
+            "{{\"version\":1,\"profile\":\"{name}\",\"file\":\"/d/{name}\",\"rules_file\":\"/d/{name}.files\",\"changed\":true}}\n"
+        )
+    }
+
+    #[test]
+    fn records_names_and_files_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = NAME.replace('a', "b");
+        let third = NAME.replace('a', "c");
+        let profile = dir.path().join(&other);
+        std::fs::write(&profile, "profile x {}").unwrap();
+        let records = dir.path().join("records");
+        std::fs::write(&records, format!("\n{}garbage\n{}", record(&third), record(&third))).unwrap();
+        let strange = dir.path().join("strange");
+        std::fs::write(&strange, "profile x {}").unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let operands =
+            [NAME.to_owned(), text(&profile), text(&records), text(&strange), "/nonexistent".to_owned()];
+        let items: Vec<Item> = items(&operands, Path::new("/d")).collect();
+        assert_eq!(items[0].1.as_ref().unwrap().file, Path::new("/d").join(NAME));
+        assert_eq!(items[1].1.as_ref().unwrap().file, profile);
+        assert_eq!(items[2].1.as_ref().unwrap().name.to_string(), third);
+        assert!(matches!(items[3], (Place::Line(_, 3), Err(Error::Record(_)))));
+        assert!(matches!(items[4].1, Err(Error::Twice)));
+        assert!(matches!(items[5].1, Err(Error::FileName(_))));
+        assert!(matches!(items[6].1, Err(Error::Operand { .. })));
+    }
+
+    #[test]
+    fn a_line_without_end_ends_the_input() {
+        let mut text = vec![b'x'; 3 << 20];
+        text.push(b'\n');
+        let records = Records::new("in".into(), Box::new(io::Cursor::new(text)));
+        let items: Vec<Item> = records.collect();
+        assert_eq!(items.len(), 1);
+        assert!(matches!(items[0].1, Err(Error::Host { .. })));
+    }
+}

@@ -1,0 +1,291 @@
+//! AppArmor's files below securityfs: what is loaded, and by what hash; removal by name; a whole set in one write.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use aa_contract::{Mode, ProfileName};
+
+use crate::blob::{Compiled, Hash};
+use crate::error::Error;
+
+/// A loaded profile as `policy/profiles/*` tells it, readable by everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name in full: a child's is `parent//child`.
+    pub name: String,
+    /// `enforce`, `complain`, `unconfined`, `kill` or `prompt`.
+    pub mode: String,
+    /// Absent if the kernel was built or booted without hashes of policy.
+    pub hash: Option<Hash>,
+}
+
+impl Entry {
+    /// The mode as a record tells it.
+    ///
+    /// # Errors
+    /// [`Error::Mode`]: it is neither `enforce` nor `complain`.
+    pub fn record_mode(&self) -> Result<Mode, Error> {
+        match self.mode.as_str() {
+            "enforce" => Ok(Mode::Enforce),
+            "complain" => Ok(Mode::Complain),
+            other => Err(Error::Mode(other.to_owned())),
+        }
+    }
+}
+
+/// A guest's profile in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InKernel {
+    /// The profile itself.
+    pub entry: Entry,
+    /// Its children.
+    pub children: Vec<Entry>,
+}
+
+impl InKernel {
+    /// Whether the kernel holds exactly these compiled profiles and no other child.
+    pub fn is(&self, compiled: &[Compiled<'_>]) -> bool {
+        compiled.len() == self.children.len() + 1 && self.difference(compiled).is_none()
+    }
+
+    /// The first of the compiled profiles that the kernel does not hold as it is.
+    pub(crate) fn difference(&self, compiled: &[Compiled<'_>]) -> Option<String> {
+        compiled.iter().find_map(|profile| {
+            let same = |entry: &&Entry| entry.name == profile.name;
+            let Some(entry) = std::iter::once(&self.entry).chain(&self.children).find(same) else {
+                return Some(format!("{} is missing", profile.name));
+            };
+            match &entry.hash {
+                Some(hash) if profile.has(hash) => None,
+                Some(_) => Some(format!("{} has another hash", profile.name)),
+                None => Some(format!("{} has no hash", profile.name)),
+            }
+        })
+    }
+}
+
+/// AppArmor of the running kernel, or a tree like it.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    root: PathBuf,
+}
+
+impl Kernel {
+    /// AppArmor below a mounted securityfs.
+    ///
+    /// # Errors
+    /// [`Error::NoAppArmor`]: there is none.
+    pub fn open(securityfs: &Path) -> Result<Self, Error> {
+        let root = securityfs.join("apparmor");
+        let profiles = root.join("policy/profiles");
+        match fs::metadata(&profiles) {
+            Ok(metadata) if metadata.is_dir() => Ok(Self { root }),
+            Ok(_) => Err(Error::NoAppArmor(format!("{} is no directory", profiles.display()))),
+            Err(error) => Err(Error::NoAppArmor(format!("{}: {error}", profiles.display()))),
+        }
+    }
+
+    /// Where the files are.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The tree of features.
+    pub(crate) fn features(&self) -> PathBuf {
+        self.root.join("features")
+    }
+
+    /// The loaded profile of that name.
+    ///
+    /// # Errors
+    /// [`Error::Host`]: the files cannot be read. [`Error::ReadBack`]: there are two of that name.
+    pub fn find(&self, name: ProfileName) -> Result<Option<InKernel>, Error> {
+        Ok(self.read(Some(name))?.remove(&name))
+    }
+
+    /// All loaded profiles of guests, by name.
+    ///
+    /// # Errors
+    /// As with [`Kernel::find`].
+    pub fn list(&self) -> Result<BTreeMap<ProfileName, InKernel>, Error> {
+        self.read(None)
+    }
+
+    fn read(&self, only: Option<ProfileName>) -> Result<BTreeMap<ProfileName, InKernel>, Error> {
+        let directory = self.root.join("policy/profiles");
+        let host = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Host { path, source }
+        };
+        // A directory is called after its profile, with a number; characters that a guest's name does not
+        // have are changed in it. So it tells which may be meant, and the file `name` in it which is.
+        let prefix = only.map_or_else(|| "libvirt-".to_owned(), |name| format!("{name}."));
+        let mut found = BTreeMap::new();
+        for dir in fs::read_dir(&directory).map_err(host(&directory))? {
+            let dir = dir.map_err(host(&directory))?;
+            if !dir.file_name().to_string_lossy().starts_with(&prefix) {
+                continue;
+            }
+            let Some(entry) = read_entry(&dir.path()).map_err(host(&dir.path()))? else { continue };
+            let Ok(name) = entry.name.parse::<ProfileName>() else { continue };
+            if only.is_some_and(|only| only != name) {
+                continue;
+            }
+            let mut children = Vec::new();
+            let below = dir.path().join("profiles");
+            match fs::read_dir(&below) {
+                Ok(entries) => {
+                    for child in entries {
+                        let path = child.map_err(host(&below))?.path();
+                        if let Some(mut entry) = read_entry(&path).map_err(host(&path))? {
+                            // The kernel gives a child's own name; a record of policy has it in full.
+                            if !entry.name.contains("//") {
+                                entry.name = format!("{name}//{}", entry.name);
+                            }
+                            children.push(entry);
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Host { path: below, source }),
+            }
+            if found.insert(name, InKernel { entry, children }).is_some() {
+                return Err(Error::ReadBack(format!("it lists {name} twice")));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The directories of a profile; their times tell when it was loaded.
+    ///
+    /// # Errors
+    /// [`Error::Host`]: the files cannot be read.
+    pub(crate) fn directories(&self, name: ProfileName) -> Result<Vec<PathBuf>, Error> {
+        let directory = self.root.join("policy/profiles");
+        let host = |source| Error::Host { path: directory.clone(), source };
+        let prefix = format!("{name}.");
+        let mut found = Vec::new();
+        for dir in fs::read_dir(&directory).map_err(host)? {
+            let dir = dir.map_err(host)?;
+            if dir.file_name().to_string_lossy().starts_with(&prefix) {
+                found.push(dir.path());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes a profile, and its children with it, by writing its name to `.remove`: neither its file
+    /// nor a compile nor a process is needed.
+    ///
+    /// # Errors
+    /// [`Error::NotLoaded`], [`Error::Privilege`], [`Error::Host`].
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        self.write(".remove", name.as_bytes())
+    }
+
+    /// Loads a set of compiled profiles in one write: all of them or, if the kernel refuses one, none.
+    /// The kernel does not notice two profiles of one name in a set; the caller must.
+    ///
+    /// # Errors
+    /// [`Error::Privilege`], [`Error::Host`].
+    pub fn replace_set(&self, blob: &[u8]) -> Result<(), Error> {
+        self.write(".replace", blob)
+    }
+
+    fn write(&self, file: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.root.join(file);
+        // One open and one write in one state of privilege: the kernel compares the two, and takes no second part.
+        let result = OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write(bytes));
+        match result {
+            Ok(written) if written == bytes.len() => Ok(()),
+            Ok(_) => Err(Error::Host { path, source: io::Error::from(io::ErrorKind::WriteZero) }),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Error::Privilege(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file == ".remove" && path.exists() => {
+                Err(Error::NotLoaded)
+            }
+            Err(source) => Err(Error::Host { path, source }),
+        }
+    }
+}
+
+/// One profile's directory; `None` if it went away meanwhile.
+fn read_entry(dir: &Path) -> io::Result<Option<Entry>> {
+    let read = |file: &str| match fs::read_to_string(dir.join(file)) {
+        Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let (Some(name), Some(mode)) = (read("name")?, read("mode")?) else { return Ok(None) };
+    let hash = match read("sha256")? {
+        Some(hash) => Some(Hash::Sha256(hash)),
+        None => read("sha1")?.map(Hash::Sha1),
+    };
+    Ok(Some(Entry { name, mode, hash }))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const NAME: &str = "libvirt-a22e3930-d87a-584e-22b2-1d8950212bac";
+
+    /// A tree like the kernel's, with nothing loaded.
+    pub(crate) fn tree(root: &Path) -> Kernel {
+        let apparmor = root.join("apparmor");
+        fs::create_dir_all(apparmor.join("policy/profiles")).unwrap();
+        fs::create_dir_all(apparmor.join("features/policy")).unwrap();
+        fs::write(apparmor.join("features/policy/set_load"), "yes\n").unwrap();
+        for file in [".load", ".replace", ".remove"] {
+            fs::write(apparmor.join(file), "").unwrap();
+        }
+        Kernel::open(root).unwrap()
+    }
+
+    /// Puts a profile into such a tree.
+    pub(crate) fn put(kernel: &Kernel, dir: &str, name: &str, mode: &str, hash: Option<(&str, &str)>) {
+        let dir = kernel.root.join("policy/profiles").join(dir);
+        fs::create_dir_all(dir.join("profiles")).unwrap();
+        fs::write(dir.join("name"), format!("{name}\n")).unwrap();
+        fs::write(dir.join("mode"), format!("{mode}\n")).unwrap();
+        if let Some((file, hash)) = hash {
+            fs::write(dir.join(file), format!("{hash}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn profiles_are_found_by_their_name_and_not_by_that_of_the_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = tree(root.path());
+        let name: ProfileName = NAME.parse().unwrap();
+        assert_eq!(kernel.find(name).unwrap(), None);
+        // A longer name must not count, nor the tail of another, nor a directory that lies.
+        put(&kernel, &format!("{NAME}.longer.1"), &format!("{NAME}.longer"), "enforce", None);
+        put(&kernel, &format!("{NAME}.2"), "other", "enforce", None);
+        assert_eq!(kernel.find(name).unwrap(), None);
+        put(&kernel, &format!("{NAME}.3"), NAME, "complain", Some(("sha1", "00")));
+        put(&kernel, &format!("{NAME}.3/profiles/passt.4"), "passt", "enforce", Some(("sha256", "11")));
+        put(&kernel, "usr.bin.man.5", "/usr/bin/man", "enforce", None);
+        let found = kernel.find(name).unwrap().unwrap();
+        assert_eq!(found.entry.hash, Some(Hash::Sha1("00".into())));
+        assert_eq!(found.entry.record_mode().unwrap(), Mode::Complain);
+        assert_eq!(found.children[0].name, format!("{NAME}//passt"));
+        assert_eq!(kernel.list().unwrap().len(), 1);
+        put(&kernel, &format!("{NAME}.9"), NAME, "enforce", None);
+        assert!(matches!(kernel.find(name), Err(Error::ReadBack(_))));
+    }
+
+    #[test]
+    fn names_and_sets_are_written_in_one_piece() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = tree(root.path());
+        kernel.remove(NAME).unwrap();
+        assert_eq!(fs::read_to_string(kernel.root.join(".remove")).unwrap(), NAME);
+        kernel.replace_set(b"abc").unwrap();
+        assert_eq!(fs::read(kernel.root.join(".replace")).unwrap(), b"abc");
+        fs::remove_file(kernel.root.join(".remove")).unwrap();
+        assert!(matches!(kernel.remove(NAME), Err(Error::Host { .. })));
+        assert!(matches!(Kernel::open(&root.path().join("none")), Err(Error::NoAppArmor(_))));
+    }
+}

@@ -1,0 +1,389 @@
+//! Puts profiles into the kernel and reads back what it holds.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aa_contract::{Action, Loaded, ProfileName};
+use sha2::{Digest, Sha256};
+
+use crate::blob;
+use crate::cache::Cache;
+use crate::error::Error;
+use crate::features;
+use crate::inputs::{Inputs, Sum};
+use crate::kernel::Kernel;
+use crate::parser::{self, Compile, Parser, Version};
+use crate::tasks;
+
+/// Where things are and what is wanted.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The parser; the installed one if absent.
+    pub parser: Option<PathBuf>,
+    /// AppArmor's directory, for `<...>` includes.
+    pub base: PathBuf,
+    /// More directories for includes.
+    pub include: Vec<PathBuf>,
+    /// The cache; none if absent.
+    pub cache: Option<PathBuf>,
+    /// What policy may use; the distribution's pinned text if absent, else the kernel's.
+    pub policy_features: Option<PathBuf>,
+    /// What to compile for; the running kernel's if absent.
+    pub kernel_features: Option<PathBuf>,
+    /// Where securityfs is mounted.
+    pub securityfs: PathBuf,
+    /// Where procfs is mounted.
+    pub proc: PathBuf,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+    /// The longest run of the parser.
+    pub time: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            parser: None,
+            base: "/etc/apparmor.d".into(),
+            include: Vec::new(),
+            cache: Some(crate::cache::DIRECTORY.into()),
+            policy_features: None,
+            kernel_features: None,
+            securityfs: SECURITYFS.into(),
+            proc: "/proc".into(),
+            dry_run: false,
+            time: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Where Linux mounts it.
+pub(crate) const SECURITYFS: &str = "/sys/kernel/security";
+
+/// A profile on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Its name.
+    pub name: ProfileName,
+    /// Its file.
+    pub file: PathBuf,
+}
+
+/// Loads profiles: everything that is the same for all of them is looked up once.
+#[derive(Debug)]
+pub struct Loader {
+    parser: Parser,
+    version: Version,
+    kernel: Kernel,
+    inputs: Inputs,
+    cache: Option<Cache>,
+    /// Why there is no cache though one was wanted.
+    cache_problem: Option<String>,
+    policy_features: Option<PathBuf>,
+    kernel_features: String,
+    /// What goes into every key besides the files.
+    common: Vec<u8>,
+    options: Options,
+}
+
+impl Loader {
+    /// Looks at the host.
+    ///
+    /// # Errors
+    /// The host cannot do it: no parser, no AppArmor, no features.
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        let kernel = Kernel::open(&options.securityfs)?;
+        let mut parser = Parser::find(options.parser.as_deref())?.with_time(options.time);
+        if options.securityfs != Path::new(SECURITYFS) {
+            parser = parser.with_interface(kernel.root().to_owned());
+        }
+        let (cache, cache_problem) = match options.cache.as_deref().map(Cache::open) {
+            Some(Ok(cache)) => (Some(cache), None),
+            Some(Err(error)) => (None, Some(error.to_string())),
+            None => (None, None),
+        };
+        let version = match &cache {
+            Some(cache) => cache.version(&parser)?,
+            None => parser.version()?,
+        };
+        let read = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Host { path, source }
+        };
+        let mut kernel_features = match &options.kernel_features {
+            Some(file) => std::fs::read_to_string(file).map_err(read(file))?,
+            None => {
+                let tree = kernel.features();
+                features::read_tree(&tree).map_err(read(&tree))?
+            }
+        };
+        if !version.knows_perms_tables() {
+            kernel_features = features::without_perms_tables(&kernel_features);
+        }
+        let pinned = || Some(PathBuf::from(features::PINNED)).filter(|path| path.is_file());
+        let policy_features = options.policy_features.clone().or_else(pinned);
+        let policy_text = match &policy_features {
+            Some(file) => std::fs::read(file).map_err(read(file))?,
+            None => Vec::new(),
+        };
+        let identity = parser.identity()?;
+        let mut common = Vec::new();
+        let base = options.base.as_os_str().as_encoded_bytes();
+        let include = options.include.iter().map(|directory| directory.as_os_str().as_encoded_bytes());
+        let flags = Parser::flags(version).iter().map(|flag| flag.as_bytes());
+        for part in [identity.as_bytes(), kernel_features.as_bytes(), &policy_text, base]
+            .into_iter()
+            .chain(std::iter::once(b"include".as_slice()))
+            .chain(include)
+            .chain(std::iter::once(b"flags".as_slice()))
+            .chain(flags)
+        {
+            common.extend((part.len() as u64).to_le_bytes());
+            common.extend(part);
+        }
+        Ok(Self {
+            inputs: Inputs::new(&options.base, &options.include),
+            options: options.clone(),
+            parser,
+            version,
+            kernel,
+            cache,
+            cache_problem,
+            policy_features,
+            kernel_features,
+            common,
+        })
+    }
+
+    /// Why there is no cache though one was asked for; without it everything works, but slower.
+    pub fn cache_problem(&self) -> Option<&str> {
+        self.cache_problem.as_deref()
+    }
+
+    /// Loads a profile that is not loaded.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], and everything that [`Loader::replace`] gives.
+    pub fn add(&self, profile: &Profile) -> Result<Loaded, Error> {
+        self.load(parser::Action::Add, profile)
+    }
+
+    /// Brings the kernel's copy of a profile up to its file; if it holds exactly that, nothing is run and nothing written.
+    ///
+    /// # Errors
+    /// The file, the parser or the kernel refused. The old policy stays in force.
+    pub fn replace(&self, profile: &Profile) -> Result<Loaded, Error> {
+        self.load(parser::Action::Replace, profile)
+    }
+
+    fn load(&self, action: parser::Action, profile: &Profile) -> Result<Loaded, Error> {
+        let _lock = self.lock(profile.name)?;
+        let before = self.kernel.find(profile.name)?;
+        if action == parser::Action::Add && before.is_some() {
+            return Err(Error::Exists);
+        }
+        let policy = self.policy(profile)?;
+        let compiled = blob::parse(&policy)?;
+        if let Some(held) = before.as_ref().filter(|held| held.is(&compiled)) {
+            return Ok(Loaded::new(profile.name, Action::Unchanged, Some(held.entry.record_mode()?)));
+        }
+        let done = if before.is_some() { Action::Replaced } else { Action::Added };
+        if self.options.dry_run {
+            return Ok(Loaded::new(profile.name, done, None));
+        }
+        self.parser.load(action, policy.clone())?;
+        self.read_back(profile.name, done, &compiled)
+    }
+
+    /// Loads a whole set in one write, all or nothing.
+    ///
+    /// # Errors
+    /// Each profile that cannot be compiled has its own error, and the others are loaded. What the kernel refuses,
+    /// it refuses for all: that is the second list's one error.
+    pub fn replace_direct(&self, profiles: &[Profile], jobs: usize) -> Vec<Result<Loaded, Error>> {
+        let mut results: Vec<Result<Ready, Error>> = Vec::new();
+        let work = |profile: Profile| self.ready(&profile);
+        let keep = |result| {
+            results.push(result);
+            true
+        };
+        crate::batch::ordered(jobs, profiles.iter().cloned(), work, keep);
+        let set: Vec<u8> = results
+            .iter()
+            .flatten()
+            .filter(|ready| !ready.unchanged)
+            .flat_map(|ready| &ready.policy)
+            .copied()
+            .collect();
+        let written =
+            if set.is_empty() || self.options.dry_run { Ok(()) } else { self.kernel.replace_set(&set) };
+        let mut refused = written.err();
+        results
+            .into_iter()
+            .map(|ready| {
+                let Ready { name, policy, before, unchanged } = ready?;
+                if unchanged {
+                    return Ok(Loaded::new(
+                        name,
+                        Action::Unchanged,
+                        before.map(|held| held.entry.record_mode()).transpose()?,
+                    ));
+                }
+                if let Some(error) = &mut refused {
+                    return Err(error.again());
+                }
+                let done = if before.is_some() { Action::Replaced } else { Action::Added };
+                if self.options.dry_run {
+                    return Ok(Loaded::new(name, done, None));
+                }
+                self.read_back(name, done, &blob::parse(&policy)?)
+            })
+            .collect()
+    }
+
+    fn ready(&self, profile: &Profile) -> Result<Ready, Error> {
+        let before = self.kernel.find(profile.name)?;
+        let policy = self.policy(profile)?;
+        let compiled = blob::parse(&policy)?;
+        let unchanged = before.as_ref().is_some_and(|held| held.is(&compiled));
+        Ok(Ready { name: profile.name, policy, before, unchanged })
+    }
+
+    /// What the kernel holds after a load, which must be what was loaded.
+    fn read_back(
+        &self,
+        name: ProfileName,
+        done: Action,
+        compiled: &[blob::Compiled<'_>],
+    ) -> Result<Loaded, Error> {
+        let held = self.kernel.find(name)?.ok_or_else(|| Error::ReadBack(format!("{name} is missing")))?;
+        // Without published hashes only name and mode can be told.
+        if held.entry.hash.is_some()
+            && let Some(difference) = held.difference(compiled)
+        {
+            return Err(Error::ReadBack(difference));
+        }
+        for child in &held.children {
+            if !compiled.iter().any(|profile| profile.name == child.name) {
+                self.remove_stale(&child.name)?;
+            }
+        }
+        Ok(Loaded::new(name, done, Some(held.entry.record_mode()?)))
+    }
+
+    /// Removes a child that the profile no longer has. The kernel keeps it otherwise, for anything to change into.
+    fn remove_stale(&self, child: &str) -> Result<(), Error> {
+        let in_use = tasks::scan(&self.options.proc)?
+            .into_values()
+            .flatten()
+            .any(|task| task.label.split("//&").any(|component| component.ends_with(child)));
+        match if in_use { Ok(()) } else { self.kernel.remove(child) } {
+            Err(Error::NotLoaded) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn lock(&self, name: ProfileName) -> Result<Option<std::fs::File>, Error> {
+        match &self.cache {
+            Some(cache) => cache.lock(name).map(Some).map_err(|source| Error::Host {
+                path: self.options.cache.clone().unwrap_or_default(),
+                source,
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone.
+    fn policy(&self, profile: &Profile) -> Result<Vec<u8>, Error> {
+        // A file of another kind would be waited for, or has no end.
+        let read = |source| Error::Read { path: profile.file.clone(), source };
+        let metadata = std::fs::metadata(&profile.file).map_err(read)?;
+        if !metadata.is_file() {
+            return Err(read(std::io::Error::other("not a regular file")));
+        }
+        if let Some(base_name) = profile.file.file_name() {
+            let link = self.options.base.join("disable").join(base_name);
+            if link.symlink_metadata().is_ok() {
+                return Err(Error::Disabled(link));
+            }
+        }
+        let mut key = self.key(&self.inputs, profile);
+        if let (Some(cache), Some(key)) = (&self.cache, &key)
+            && let Some(policy) = cache.get(profile.name, key)
+            && Self::check(profile, &policy).is_ok()
+        {
+            return Ok(policy);
+        }
+        for _ in 0..ATTEMPTS {
+            let job = Compile {
+                file: &profile.file,
+                base: &self.options.base,
+                include: &self.options.include,
+                policy_features: self.policy_features.as_deref(),
+                kernel_features: &self.kernel_features,
+            };
+            let policy = self.parser.compile(&job, self.version)?;
+            Self::check(profile, &policy)?;
+            // Whether this policy is that of the files as they were, nobody knows who did not look again.
+            let now = self.key(&Inputs::new(&self.options.base, &self.options.include), profile);
+            if now == key {
+                if let (Some(cache), Some(key)) = (&self.cache, &key) {
+                    // A cache that cannot be written costs time, nothing else.
+                    let _ = cache.put(profile.name, key, &policy);
+                }
+                return Ok(policy);
+            }
+            key = now;
+        }
+        Err(Error::Unstable)
+    }
+
+    fn key(&self, inputs: &Inputs, profile: &Profile) -> Option<Sum> {
+        let files = inputs.sum(&profile.file)?;
+        Some(Sha256::new().chain_update(&self.common).chain_update(files).finalize().into())
+    }
+
+    /// That policy is that of one profile and its children: a record must not bring in another.
+    fn check(profile: &Profile, policy: &[u8]) -> Result<(), Error> {
+        let compiled = blob::parse(policy)?;
+        let name = profile.name.to_string();
+        let child = format!("{name}//");
+        let own = compiled.iter().filter(|compiled| compiled.name == name).count();
+        let mut names: Vec<&str> = compiled.iter().map(|compiled| compiled.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        let foreign =
+            compiled.iter().any(|compiled| compiled.name != name && !compiled.name.starts_with(&child));
+        if own != 1 || foreign || names.len() != compiled.len() {
+            return Err(Error::OtherProfile { file: profile.file.clone(), found: blob::names(&compiled) });
+        }
+        Ok(())
+    }
+}
+
+/// How often a compile is begun anew because its files changed meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// A profile of a set, compiled.
+struct Ready {
+    name: ProfileName,
+    policy: Vec<u8>,
+    before: Option<crate::kernel::InKernel>,
+    unchanged: bool,
+}
+
+/// Brings the kernel's copy of one profile up to its file.
+///
+/// # Errors
+/// As [`Loader::new`] and [`Loader::replace`].
+pub fn replace(options: &Options, profile: &Profile) -> Result<Loaded, Error> {
+    Loader::new(options)?.replace(profile)
+}
+
+/// Loads one profile that is not loaded.
+///
+/// # Errors
+/// As [`Loader::new`] and [`Loader::add`].
+pub fn add(options: &Options, profile: &Profile) -> Result<Loaded, Error> {
+    Loader::new(options)?.add(profile)
+}

@@ -1,0 +1,304 @@
+//! Each verb: what goes in, what comes out, and with which status.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aa_contract::record::to_line;
+use aa_contract::{Exit, Loaded, ProfileName};
+use aa_load::input::{self, Item};
+use aa_load::status::{self, Found};
+use aa_load::{Cache, Error, InUse, Kernel, Loader, Options, Place, Profile};
+use aa_load::{batch, doctor, gc, remove, tasks, verify, wanted};
+use clap::ValueEnum;
+
+use crate::args::{Args, Verb};
+
+/// Does what the command line says.
+pub(crate) fn run(mut args: Args) -> Exit {
+    let verb = match args.operands.first().and_then(|word| Verb::from_str(word, false).ok()) {
+        Some(verb) => {
+            args.operands.remove(0);
+            verb
+        }
+        None => Verb::Replace,
+    };
+    let mut out = Output { exit: Exit::Done, many: 0, closed: false };
+    let done = match verb {
+        Verb::Add | Verb::Replace => load(&args, verb, &mut out),
+        Verb::Remove => remove_all(&args, &mut out),
+        Verb::Status => show_status(&args, &mut out),
+        Verb::Verify => verify_all(&args, &mut out),
+        Verb::Gc => collect(&args, &mut out),
+        Verb::Doctor => examine(&args, &mut out),
+    };
+    if let Err(error) = done {
+        out.error(&Place::Host, &error);
+    }
+    out.exit
+}
+
+/// The two streams and the status so far.
+struct Output {
+    exit: Exit,
+    many: u64,
+    /// Whoever reads standard output has gone.
+    closed: bool,
+}
+
+impl Output {
+    fn error(&mut self, place: &Place, error: &Error) {
+        self.exit = self.exit.max(error.exit());
+        self.note(&format!("{place}{error}"));
+    }
+
+    /// A line for people.
+    fn note(&mut self, text: &str) {
+        if writeln!(io::stderr().lock(), "aa-load: {text}").is_err() {
+            self.exit = Exit::Host;
+        }
+    }
+
+    /// Writes data whole. Says whether anybody still reads.
+    fn data(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> bool {
+        let mut bytes = Vec::new();
+        let mut out = io::stdout().lock();
+        match write(&mut bytes).and_then(|()| out.write_all(&bytes)).and_then(|()| out.flush()) {
+            Ok(()) => true,
+            Err(error) => {
+                self.exit = Exit::Host;
+                self.closed = true;
+                if error.kind() != io::ErrorKind::BrokenPipe {
+                    self.note(&format!("standard output: {error}"));
+                }
+                false
+            }
+        }
+    }
+
+    /// Writes one result: a record, or an error. Says whether to go on.
+    fn result(&mut self, place: &Place, result: Result<Loaded, Error>) -> bool {
+        self.many += 1;
+        match result.and_then(|record| Ok(to_line(&record)?)) {
+            Ok(line) => self.data(|out| out.write_all(line.as_bytes())),
+            Err(error) => {
+                self.error(place, &error);
+                true
+            }
+        }
+    }
+}
+
+fn options(args: &Args) -> Options {
+    Options {
+        parser: args.parser.clone(),
+        base: args.base.clone(),
+        include: args.include.clone(),
+        cache: Some(args.cache_dir.clone()).filter(|_| !args.no_cache),
+        policy_features: args.policy_features.clone(),
+        kernel_features: args.kernel_features.clone(),
+        securityfs: args.securityfs.clone(),
+        proc: args.proc.clone(),
+        dry_run: args.dry_run,
+        time: Duration::from_secs(args.timeout.max(1)),
+    }
+}
+
+fn jobs(args: &Args) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    // One thing to do needs no threads.
+    if args.operands.len() == 1
+        && args.operands.first().is_some_and(|word| word != "-")
+        && args.jobs.is_none()
+    {
+        let named = args.operands.first().is_some_and(|word| word.parse::<ProfileName>().is_ok());
+        return if named { 1 } else { cores() };
+    }
+    args.jobs.map_or_else(cores, usize::from)
+}
+
+fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
+    let loader = Loader::new(&options(args))?;
+    if let Some(problem) = loader.cache_problem() {
+        out.note(&format!("{}: no cache is used: {problem}", args.cache_dir.display()));
+    }
+    let items = input::items(&args.operands, &args.dir);
+    if args.direct {
+        load_set(args, &loader, items, out);
+    } else {
+        let work = |(place, profile): Item| {
+            let result = profile.and_then(|profile| match verb {
+                Verb::Add => loader.add(&profile),
+                _ => loader.replace(&profile),
+            });
+            (place, result)
+        };
+        batch::ordered(jobs(args), items, work, |(place, result)| out.result(&place, result));
+    }
+    Ok(())
+}
+
+fn load_set(args: &Args, loader: &Loader, items: impl Iterator<Item = Item>, out: &mut Output) {
+    let mut profiles: Vec<Profile> = Vec::new();
+    for (place, item) in items {
+        match item {
+            Ok(profile) => profiles.push(profile),
+            Err(error) => out.error(&place, &error),
+        }
+    }
+    for (profile, result) in profiles.iter().zip(loader.replace_direct(&profiles, jobs(args))) {
+        if !out.result(&Place::Profile(profile.name), result) {
+            return;
+        }
+    }
+}
+
+fn remove_all(args: &Args, out: &mut Output) -> Result<(), Error> {
+    let kernel = Kernel::open(&args.securityfs)?;
+    let in_use = if args.force { InUse::Force } else { InUse::Refuse };
+    for (place, item) in input::items(&args.operands, &args.dir) {
+        let result = item.and_then(|profile| remove(&kernel, &args.proc, profile.name, in_use, args.dry_run));
+        if !out.result(&place, result) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The operands of a verb that takes names only.
+fn names(args: &Args, out: &mut Output) -> BTreeSet<ProfileName> {
+    let mut names = BTreeSet::new();
+    for operand in &args.operands {
+        if operand == "-" || operand.parse::<ProfileName>().is_err() {
+            for (place, item) in input::items(std::slice::from_ref(operand), &args.dir) {
+                match item {
+                    Ok(profile) => {
+                        names.insert(profile.name);
+                    }
+                    Err(error) => out.error(&place, &error),
+                }
+            }
+        } else if let Ok(name) = operand.parse() {
+            names.insert(name);
+        }
+    }
+    names
+}
+
+fn find(args: &Args, kernel: &Kernel) -> Result<Found, Error> {
+    let (on_disk, grants) = status::on_disk(&args.dir)?;
+    Ok(Found { wanted: None, on_disk, grants, loaded: kernel.list()?, tasks: tasks::scan(&args.proc)? })
+}
+
+fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
+    let only = names(args, out);
+    if !args.operands.is_empty() && only.is_empty() {
+        return Ok(());
+    }
+    let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
+    match wanted::read(&args.definitions) {
+        Ok(wanted) => found.wanted = Some(wanted),
+        Err(error) => out.note(&format!("definitions are not known: {error}")),
+    }
+    let rows = status::rows(&found, &only);
+    out.data(|mut out| {
+        if args.json {
+            for row in &rows {
+                serde_json::to_writer(&mut out, row)?;
+                out.write_all(b"\n")?;
+            }
+            Ok(())
+        } else {
+            status::table(&rows, &mut out)
+        }
+    });
+    Ok(())
+}
+
+fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
+    let mut names = names(args, out);
+    let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
+    // Without definitions processes are known by their command line only.
+    found.wanted = wanted::read(&args.definitions).ok();
+    if args.operands.is_empty() {
+        names.clone_from(&found.on_disk);
+    }
+    let hypervisors = verify::hypervisors(&args.proc)?;
+    for name in names {
+        if !out.result(&Place::Profile(name), verify::verify(name, &found, &hypervisors, &args.proc)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
+    if !args.operands.is_empty() {
+        out.note("gc takes no names: it removes what no definition and no process needs");
+        out.exit = Exit::Usage;
+        return Ok(());
+    }
+    let kernel = Kernel::open(&args.securityfs)?;
+    let wanted = wanted::read(&args.definitions)?;
+    let found = find(args, &kernel)?;
+    let garbage = gc::plan(&found, &wanted, &kernel, &args.dir, Duration::from_secs(args.min_age))?;
+    let cache = if args.no_cache { None } else { Cache::open(&args.cache_dir).ok() };
+    for item in &garbage {
+        let place = Place::Profile(item.profile);
+        if item.in_kernel {
+            let result = remove(&kernel, &args.proc, item.profile, InUse::Refuse, args.dry_run);
+            let gone = result.is_ok();
+            if !out.result(&place, result) {
+                return Ok(());
+            }
+            if !gone {
+                continue;
+            }
+        }
+        for file in &item.files {
+            let verb = if args.dry_run { "would remove" } else { "removes" };
+            out.note(&format!("{place}{verb} {}", file.display()));
+        }
+        if !args.dry_run
+            && let Err(error) = gc::remove_files(item)
+        {
+            out.error(&place, &error);
+        }
+    }
+    if let Some(cache) = cache.filter(|_| !args.dry_run) {
+        forget(&cache, &wanted.profiles, &found);
+    }
+    Ok(())
+}
+
+/// Drops cached policy that nothing needs. What cannot be dropped only takes space.
+fn forget(cache: &Cache, wanted: &BTreeSet<ProfileName>, found: &Found) {
+    for profile in cache.profiles().unwrap_or_default() {
+        if !wanted.contains(&profile) && !found.tasks.contains_key(&profile) {
+            let _ = cache.forget(profile);
+        }
+    }
+}
+
+fn examine(args: &Args, out: &mut Output) -> Result<(), Error> {
+    let path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect());
+    let places = doctor::Places {
+        enabled: PathBuf::from("/sys/module/apparmor/parameters/enabled"),
+        path: path.unwrap_or_default(),
+        directory: args.dir.clone(),
+    };
+    let report = doctor::examine(&options(args), &places);
+    out.data(|mut out| {
+        if args.json {
+            serde_json::to_writer(&mut out, &report)?;
+            out.write_all(b"\n")
+        } else {
+            doctor::table(&report, &mut out)
+        }
+    });
+    if !report.ok {
+        out.exit = Exit::Host;
+    }
+    Ok(())
+}
