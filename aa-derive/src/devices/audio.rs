@@ -13,7 +13,17 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
     match device.attr("type") {
         Some("none" | "spice" | "sdl" | "coreaudio" | "dbus" | "jack") => Ok(()),
         Some("file") => match device.attr("path") {
-            Some(path) => deriver.grant(device, "audio file", path, Access::RW).map(drop),
+            Some(path) if path.starts_with('/') => {
+                deriver.grant(device, "audio file", path, Access::RW).map(drop)
+            }
+            Some(path) => {
+                deriver.note(
+                    NoteKind::NotCovered,
+                    device,
+                    format!("audio file \"{path}\" is relative: no rule is made for it"),
+                );
+                Ok(())
+            }
             None => Ok(()),
         },
         Some("oss") => {
@@ -91,6 +101,7 @@ mod tests {
             &[("/run/user/1000/pipewire-0", "rw")],
         );
         assert!(device_rules("<audio id='1' type='none'/>").is_empty());
+        assert!(device_rules("<audio id='1' type='file' path='a.wav'/>").is_empty());
         assert!(device_rules("<audio id='1' type='alsa'/>").is_empty());
         assert!(refusal("<audio id='1' type='file' path='/etc/a'/>").contains("refuse /etc"));
         assert!(

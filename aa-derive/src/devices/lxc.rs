@@ -4,7 +4,7 @@
 use aa_contract::{Access, Feature, NoteKind};
 
 use crate::deriver::Deriver;
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::xml::Element;
 
 pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
@@ -25,14 +25,16 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
     }
 }
 
-/// Images that become a container's file system are opened on the host; directories are bind-mounted
-/// before the profile is entered, and the template says what the container may do in them.
+/// Images that become a container's file system are opened on the host. Directories are bind-mounted
+/// there; what is restricted for a guest may still be mounted into a container, whose template says
+/// what it may do with it, so that is left out and not refused.
 fn filesystem(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
     let access = if device.child("readonly").is_some() { Access::RK } else { Access::RWK };
     let Some(source) = device.child("source") else { return Ok(()) };
     let image = match device.attr("type") {
         Some("file") => source.attr("file"),
         Some("block") => source.attr("dev"),
+        None | Some("mount" | "bind") => return directory(deriver, device, &source),
         _ => return Ok(()),
     };
     match image {
@@ -41,6 +43,18 @@ fn filesystem(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Err
             deriver.grant(source, "container image", path, access).map(drop)
         }
         None => Ok(()),
+    }
+}
+
+fn directory(deriver: &mut Deriver<'_>, device: &Element<'_>, source: &Element<'_>) -> Result<(), Error> {
+    let Some(dir) = source.attr("dir") else { return Ok(()) };
+    let access = if device.child("readonly").is_some() { Access::R } else { Access::RWKL };
+    match deriver.grant_tree(source, "container directory", dir, access) {
+        Err(Error { kind: kind @ Refusal::Restricted { .. }, .. }) => {
+            deriver.note(NoteKind::LeftOut, source, kind.to_string());
+            Ok(())
+        }
+        granted => granted.map(drop),
     }
 }
 
@@ -94,7 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bind_mount_is_the_templates_business() {
+    fn a_directory_is_granted_whole_and_a_restricted_one_left_out() {
+        same(
+            &lxc("<filesystem type='mount'><source dir='/srv/root'/><target dir='/'/></filesystem>"),
+            &[("/srv/root/", "r"), ("/srv/root/**", "rwkl")],
+        );
         same(
             &lxc(
                 "<filesystem type='mount'><source dir='/etc/resolv.conf'/><target dir='/etc/resolv.conf'/></filesystem>",

@@ -176,7 +176,7 @@ fn local(
     format: Option<Format>,
     read_only: bool,
 ) -> Result<(), Error> {
-    if path.is_empty() || path.starts_with("/dev/fdset/") {
+    if !context.names_a_file(path) {
         return Ok(());
     }
     if format.is_none() {
@@ -231,7 +231,7 @@ fn node(
                 // Its format, and so its chain, is another node's matter; here it is bytes.
                 let at = context.at;
                 let top = TopSource { what: WHAT, format: Some(Format::Raw), read_only, chain: None };
-                if !path.starts_with("/dev/fdset/") {
+                if context.names_a_file(&path) {
                     disk_image(context.deriver, &at, &path, top)?;
                 }
             }

@@ -414,9 +414,21 @@ impl Context<'_, '_, '_> {
         self.deriver.grant(self.at, what, path, access)
     }
 
-    fn need(&mut self, what: &'static str, path: &str, need: Need) -> Result<(), Error> {
-        // A descriptor that QEMU was started with is no file of the host to open.
+    /// Whether the path is one to grant. A descriptor that QEMU was started with is no file of the host
+    /// to open, and what a relative path means depends on where QEMU is started.
+    fn names_a_file(&mut self, path: &str) -> bool {
         if path.is_empty() || path.starts_with("/dev/fdset/") {
+            return false;
+        }
+        if !path.starts_with('/') {
+            self.note(NoteKind::NotCovered, &format!("\"{path}\" is relative: no rule is made for it"));
+            return false;
+        }
+        true
+    }
+
+    fn need(&mut self, what: &'static str, path: &str, need: Need) -> Result<(), Error> {
+        if !self.names_a_file(path) {
             return Ok(());
         }
         let is_directory =

@@ -1,6 +1,10 @@
 //! aa-derive through its public API and as a command.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that goes wrong")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends at the first thing that goes wrong"
+)]
 
 mod cli;
 mod common;
