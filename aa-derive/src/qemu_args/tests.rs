@@ -229,7 +229,6 @@ fn firmware_and_kernels() {
         ("-smbios", "file=/etc/shadow"),
         ("-acpitable", "data=/srv/a:/etc/shadow"),
         ("-bios", "/etc/shadow"),
-        ("-bios"),
         ("-L", "/etc"),
         ("-boot", "splash=/etc/shadow"),
     ] {
