@@ -16,6 +16,8 @@ pub(crate) enum Task {
     Setup(crate::setup::Args),
     /// Run the end-to-end cases in guests with real AppArmor kernels
     E2e(crate::e2e::Args),
+    /// Compare the rules with those of libvirt's own helper
+    Differential(crate::differential::Args),
     /// Write the generated files that are committed
     Generate(crate::generate::Args),
 }

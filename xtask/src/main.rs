@@ -3,6 +3,7 @@
 //! A task is one module: an `Args` for clap and a `run`. Nothing here is installed.
 
 mod args;
+mod differential;
 mod e2e;
 mod generate;
 mod guest;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let outcome = match cli.task {
         Task::Setup(args) => setup::run(&args),
         Task::E2e(args) => e2e::run(&args),
+        Task::Differential(args) => differential::run(&args),
         Task::Generate(args) => generate::run(&args),
     };
     match outcome {

@@ -45,3 +45,12 @@ pub(crate) fn static_tools() -> Result<PathBuf> {
     process::run(&mut build)?;
     Ok(dir.join(STATIC_TARGET).join("release"))
 }
+
+/// The files in a directory whose names end in this, sorted.
+pub(crate) fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    files.retain(|path| path.extension().is_some_and(|found| found == extension));
+    files.sort();
+    Ok(files)
+}

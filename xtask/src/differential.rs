@@ -1,0 +1,252 @@
+//! Our rules beside those of libvirt's own helper, over recorded answers and live.
+//!
+//! Every difference must belong to a named family; the families are data (`families`), and
+//! docs/differences.md must name each of them, no more and no fewer.
+
+mod families;
+mod original;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use aa_contract::{Derived, Target};
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use crate::process;
+use crate::report::{Outcome, Tally, say};
+use crate::workspace;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A folder with xml/ and expected.jsonl, the recorded answers of the original
+    /// [default: ../shared/corpus, if it is there]
+    #[arg(long, value_name = "DIR")]
+    corpus: Option<PathBuf>,
+    /// The original, to be asked live about tests/fixtures/domains [default: taken out of Debian's package]
+    #[arg(long, value_name = "PATH")]
+    helper: Option<PathBuf>,
+}
+
+/// One rule as both sides can be compared: pattern and letters in order.
+type Grant = (String, BTreeSet<char>);
+
+/// What the original answered for one domain.
+struct Answer {
+    file: String,
+    path: PathBuf,
+    accepted: bool,
+    grants: BTreeSet<Grant>,
+    errors: Vec<String>,
+}
+
+/// A line of expected.jsonl.
+#[derive(Debug, Deserialize)]
+struct Recorded {
+    file: String,
+    exit: i32,
+    rules: Vec<String>,
+    errors: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Outcome> {
+    Ok(compare(args.corpus.as_deref(), args.helper.as_deref())?.outcome())
+}
+
+/// Runs every comparison that can be run here, and prints the table.
+///
+/// # Errors
+/// A tool cannot be built or started, or the corpus is not one.
+pub(crate) fn compare(corpus: Option<&Path>, helper: Option<&Path>) -> Result<Tally> {
+    let root = workspace::root()?;
+    let tool = workspace::static_tools()?.join("aa-derive");
+    let mut table = Table::default();
+    let recorded = corpus.map_or_else(|| root.join("../shared/corpus"), Path::to_owned);
+    if recorded.join("expected.jsonl").exists() {
+        // The recorded answers were given on a host that had nothing but its system directories.
+        let host = bare_host()?;
+        for answer in recorded_answers(&recorded)? {
+            table.add(&answer, &tool, host.path())?;
+        }
+    } else if corpus.is_some() {
+        bail!("{}: there is no expected.jsonl", recorded.display());
+    } else {
+        say!("differential: there is no corpus beside the project: only the fixtures are compared")?;
+    }
+    let original = match helper {
+        Some(helper) => original::Original::at(helper),
+        None => original::Original::of_debian()?,
+    };
+    for path in workspace::files(&root.join("tests/fixtures/domains"), "xml")? {
+        table.add(&original.ask(&path)?, &tool, Path::new("/"))?;
+    }
+    table.check_document(&root.join("docs/differences.md"))?;
+    table.print()
+}
+
+/// A tree with the system directories and links of a bare Debian, and nothing in them.
+fn bare_host() -> Result<tempfile::TempDir> {
+    let host = tempfile::tempdir()?;
+    for dir in
+        ["usr/bin", "usr/lib", "usr/sbin", "usr/lib64", "run", "var", "etc", "dev", "tmp", "proc", "sys"]
+    {
+        std::fs::create_dir_all(host.path().join(dir))?;
+    }
+    for (link, target) in [
+        ("bin", "usr/bin"),
+        ("lib", "usr/lib"),
+        ("sbin", "usr/sbin"),
+        ("lib64", "usr/lib64"),
+        ("var/run", "/run"),
+    ] {
+        std::os::unix::fs::symlink(target, host.path().join(link))?;
+    }
+    Ok(host)
+}
+
+fn recorded_answers(corpus: &Path) -> Result<Vec<Answer>> {
+    let text = std::fs::read_to_string(corpus.join("expected.jsonl"))?;
+    text.lines()
+        .map(|line| {
+            let recorded: Recorded = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            Ok(Answer {
+                path: corpus.join("xml").join(&recorded.file),
+                accepted: recorded.exit == 0,
+                grants: recorded.rules.iter().filter_map(|rule| original::grant(rule)).collect(),
+                errors: recorded.errors,
+                file: recorded.file,
+            })
+        })
+        .collect()
+}
+
+/// What is the same and what is not, by family.
+#[derive(Debug, Default)]
+struct Table {
+    same_rules: usize,
+    same_refusals: usize,
+    /// Family to how often, and one example.
+    families: BTreeMap<&'static str, (usize, String)>,
+    /// Differences that no family explains.
+    unexplained: Vec<String>,
+    domains: usize,
+    undocumented: Vec<String>,
+}
+
+impl Table {
+    /// Compares one domain.
+    fn add(&mut self, answer: &Answer, tool: &Path, host: &Path) -> Result<()> {
+        self.domains += 1;
+        let output = Command::new(tool).arg("--root").arg(host).arg(&answer.path).output()?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let record: Option<Derived> = match std::str::from_utf8(&output.stdout)?.trim_end() {
+            "" => None,
+            line => Some(aa_contract::record::parse_line(line)?),
+        };
+        match (record, answer.accepted) {
+            (None, false) => self.same_refusals += 1,
+            (None, true) => self.explain(families::refusal_of_ours(&errors), &answer.file, errors.trim_end()),
+            (Some(_), false) => {
+                let theirs = answer.errors.join(", ");
+                self.explain(
+                    families::refusal_of_theirs(&theirs),
+                    &answer.file,
+                    &format!("the original refuses: {theirs}"),
+                );
+            }
+            (Some(record), true) => self.rules(answer, &record),
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self, answer: &Answer, record: &Derived) {
+        let mut ours: BTreeMap<String, BTreeSet<char>> = BTreeMap::new();
+        for rule in record.rules().iter().filter(|rule| !rule.deny) {
+            let pattern = match &rule.target {
+                Target::Path(path) => path.to_string(),
+                Target::Glob(glob) => glob.to_string(),
+            };
+            ours.insert(pattern, rule.access.to_string().chars().collect());
+        }
+        for (pattern, letters) in &answer.grants {
+            match ours.get(pattern) {
+                Some(granted) if granted.is_superset(letters) => self.same_rules += 1,
+                granted => {
+                    let family = families::narrower(pattern, granted.is_some(), record);
+                    self.explain(
+                        family,
+                        &answer.file,
+                        &format!("only the original grants {pattern} {}", letters.iter().collect::<String>()),
+                    );
+                }
+            }
+        }
+        for rule in record.rules().iter().filter(|rule| !rule.deny) {
+            let pattern = match &rule.target {
+                Target::Path(path) => path.as_str(),
+                Target::Glob(glob) => glob.as_str(),
+            };
+            let letters: BTreeSet<char> = rule.access.to_string().chars().collect();
+            let theirs: BTreeSet<char> = answer
+                .grants
+                .iter()
+                .filter(|(other, _)| other == pattern)
+                .flat_map(|(_, letters)| letters.clone())
+                .collect();
+            if !letters.is_subset(&theirs) {
+                let family = families::wider(rule);
+                self.explain(family, &answer.file, &format!("only ours grants {pattern} {}", rule.access));
+            }
+        }
+    }
+
+    fn explain(&mut self, family: Option<&'static str>, file: &str, what: &str) {
+        match family {
+            Some(family) => {
+                self.families.entry(family).or_insert_with(|| (0, format!("{file}: {what}"))).0 += 1;
+            }
+            None => self.unexplained.push(format!("{file}: {what}")),
+        }
+    }
+
+    /// Every family stands in the document as a heading, and every such heading is a family.
+    fn check_document(&mut self, document: &Path) -> Result<()> {
+        let text = std::fs::read_to_string(document).with_context(|| document.display().to_string())?;
+        let named: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+        let known: BTreeSet<&str> = families::names().collect();
+        self.undocumented = named
+            .symmetric_difference(&known)
+            .map(|name| format!("docs/differences.md and the families do not agree on `{name}`"))
+            .collect();
+        Ok(())
+    }
+
+    fn print(&self) -> Result<Tally> {
+        say!(
+            "{} domains; {} rules and {} refusals are the same",
+            self.domains,
+            self.same_rules,
+            self.same_refusals
+        )?;
+        say!("{:<24} {:>6}  for example", "family", "times")?;
+        for (family, (count, example)) in &self.families {
+            say!("{family:<24} {count:>6}  {}", example.lines().next().unwrap_or_default())?;
+        }
+        for difference in self.unexplained.iter().chain(&self.undocumented) {
+            say!("UNEXPLAINED {difference}")?;
+        }
+        let mut tally = Tally::default();
+        tally.count(self.unexplained.is_empty());
+        tally.count(self.undocumented.is_empty());
+        tally.count(self.same_rules > 0 && self.same_refusals > 0);
+        Ok(tally)
+    }
+}
+
+/// Asks whether a tool starts at all, so that a missing library is an error and not a difference.
+fn starts(command: &mut Command) -> bool {
+    process::passes(command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()))
+        .unwrap_or(false)
+}

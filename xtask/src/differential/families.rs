@@ -1,0 +1,167 @@
+//! The families of differences, one place for all of them. Each is explained in docs/differences.md
+//! under its name.
+
+use aa_contract::{Derived, NoteKind, Rule};
+
+/// Grants of ours that the original lacks, by the element that asks: a prefix of its path, without positions.
+const WIDER: [(&str, &str); 39] = [
+    ("own-directories", "name"),
+    ("emulator", "devices/emulator"),
+    ("acpi-and-kernels", "os/"),
+    ("memory-directories", "memoryBacking"),
+    ("memory-directories", "cpu/numa/cell"),
+    ("memory-directories", "devices/memory"),
+    ("encrypted-guests", "launchSecurity"),
+    ("command-line", "qemu:commandline"),
+    ("mirrors", "devices/disk/mirror"),
+    ("network-storage", "devices/disk/source/host"),
+    ("network-storage", "devices/disk/source/config"),
+    ("network-storage", "devices/disk/source/knownHosts"),
+    ("network-storage", "devices/disk/source/identity"),
+    ("network-storage", "devices/disk/backingStore"),
+    ("reservations", "devices/disk/source/reservations"),
+    ("other-disk-sources", "devices/disk/source"),
+    ("other-disk-sources", "devices/disk"),
+    ("log-files", "devices/channel/log"),
+    ("log-files", "devices/serial/log"),
+    ("log-files", "devices/console/log"),
+    ("log-files", "devices/parallel/log"),
+    ("channel-ends", "devices/channel"),
+    ("channel-ends", "devices/serial"),
+    ("channel-ends", "devices/console"),
+    ("channel-ends", "devices/parallel"),
+    ("channel-ends", "devices/smartcard"),
+    ("channel-ends", "devices/redirdev"),
+    ("random-sources", "devices/rng"),
+    ("host-devices", "devices/hostdev"),
+    ("shares", "devices/filesystem"),
+    ("network-back-ends", "devices/interface"),
+    ("displays-and-sound", "devices/graphics"),
+    ("displays-and-sound", "devices/audio"),
+    ("displays-and-sound", "devices/video"),
+    ("trusted-platform-modules", "devices/tpm"),
+    ("sockets-of-the-guest", "devices/vsock"),
+    ("shared-memory", "devices/shmem"),
+    ("persistent-store", "devices/pstore"),
+    ("input-devices", "devices/input"),
+];
+
+/// Families of what the original grants and we do not, and of refusals.
+const OTHERS: [&str; 14] = [
+    "narrow-names",
+    "vhost-net-for-taps",
+    "tpm-version",
+    "tpm-state-elsewhere",
+    "optional-media",
+    "fat-directories",
+    "read-only-memory",
+    "pseudo-terminals",
+    "another-guests-socket",
+    "transient-disks",
+    "virtual-machine-types",
+    "volumes",
+    "whole-domain-parser",
+    "false-refusals",
+];
+
+/// Every family's name.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    WIDER.iter().map(|(family, _)| *family).chain(OTHERS)
+}
+
+/// The family of a rule that the original lacks, or has with fewer letters.
+pub(super) fn wider(rule: &Rule) -> Option<&'static str> {
+    let element = without_positions(&rule.origin.as_ref()?.element);
+    WIDER.iter().find(|(_, prefix)| element.starts_with(prefix)).map(|(family, _)| *family)
+}
+
+/// The family of a grant that only the original makes.
+pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option<&'static str> {
+    let left_out = |text: &str| {
+        record.notes().iter().any(|note| {
+            note.kind == NoteKind::LeftOut && note.text.contains(pattern) && note.text.contains(text)
+        })
+    };
+    let name = record.domain().name.as_str();
+    let base = [
+        format!("/var/log/libvirt/**/{name}.log"),
+        format!("/var/lib/libvirt/qemu/domain-{name}/monitor.sock"),
+        format!("/run/libvirt/**/{name}.pid"),
+        format!("/run/libvirt/**/*.tunnelmigrate.dest.{name}"),
+    ];
+    let own_directory = pattern.starts_with("/var/lib/libvirt/qemu/domain-") && pattern.ends_with("/*");
+    if own_directory || base.iter().any(|known| known == pattern) {
+        Some("narrow-names")
+    } else if pattern == "/dev/vhost-net" {
+        Some("vhost-net-for-taps")
+    } else if pattern.contains("/(null)/") {
+        Some("tpm-version")
+    } else if pattern.starts_with("/var/lib/libvirt/swtpm/") && rules_from(record, "tpm", "backend/source") {
+        Some("tpm-state-elsewhere")
+    } else if left_out("startupPolicy") {
+        Some("optional-media")
+    } else if has(record, &format!("{pattern}/")) && rules_from(record, "disk", "source") {
+        Some("fat-directories")
+    } else if in_part && rules_from(record, "memory", "source/path") {
+        Some("read-only-memory")
+    } else if pattern.starts_with("/dev/pts/") {
+        Some("pseudo-terminals")
+    } else if left_out(": own ") {
+        Some("another-guests-socket")
+    } else if in_part && has(record, &format!("{pattern}.TRANSIENT-{name}")) {
+        Some("transient-disks")
+    } else {
+        None
+    }
+}
+
+/// Whether a rule comes from this part of such a device.
+fn rules_from(record: &Derived, device: &str, part: &str) -> bool {
+    let element = format!("devices/{device}/{part}");
+    record
+        .rules()
+        .iter()
+        .filter_map(|rule| rule.origin.as_ref())
+        .any(|origin| without_positions(&origin.element) == element)
+}
+
+fn has(record: &Derived, path: &str) -> bool {
+    record
+        .rules()
+        .iter()
+        .any(|rule| matches!(&rule.target, aa_contract::Target::Path(target) if target.as_str() == path))
+}
+
+/// The family of a domain that only we refuse.
+pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
+    if errors.contains("are not confined by AppArmor") {
+        Some("virtual-machine-types")
+    } else if errors.contains("is not resolved") {
+        Some("volumes")
+    } else {
+        None
+    }
+}
+
+/// The family of a domain that only the original refuses. A path that it finds restricted must be
+/// refused here too, but for ROMs, which are only read, and what is mounted into containers.
+pub(super) fn refusal_of_theirs(errors: &str) -> Option<&'static str> {
+    if errors.contains("skipped restricted file") {
+        return ["/usr/share/seabios/", "/etc/resolv.conf"]
+            .iter()
+            .any(|path| errors.contains(path))
+            .then_some("false-refusals");
+    }
+    // Its parser of whole domains minds what has no bearing on files.
+    (errors.contains("could not get VM definition") || errors == "invalid VM definition")
+        .then_some("whole-domain-parser")
+}
+
+/// `devices/disk[2]/source` without the position.
+fn without_positions(element: &str) -> String {
+    element
+        .split('[')
+        .enumerate()
+        .map(|(at, part)| if at == 0 { part } else { part.split_once(']').map_or("", |(_, rest)| rest) })
+        .collect()
+}
