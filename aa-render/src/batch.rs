@@ -1,6 +1,6 @@
 //! Records in, files and records out: one at a time, in constant memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use aa_contract::record::{RecordError, parse_line, to_line};
 use aa_contract::text::Printable;
-use aa_contract::{Derived, Exit, LiteralPath, Mode, ProfileName, Target};
+use aa_contract::{Derived, DomainName, Exit, LiteralPath, Mode, ProfileName, Target};
 
 use crate::args::Args;
 use crate::diff::unified;
@@ -54,6 +54,8 @@ struct Batch<'a> {
     exit: Exit,
     /// Includes that an earlier profile of the same output already has at its head.
     seen: BTreeSet<String>,
+    /// The guest that each profile of this run is for: two guests must never share one.
+    guests: HashMap<ProfileName, DomainName>,
 }
 
 /// Does what the command line says.
@@ -85,8 +87,16 @@ pub fn run(args: Args, stdin: &mut dyn Read, stdout: &mut dyn Write, stderr: &mu
     let settings = Settings { append: args.append, mode, renew: args.renew, minimal: args.minimal };
     let source = args.template_dir.map_or(Source::Host, Source::Given);
     let renderer = Renderer::new(layout, source, settings);
-    let mut batch =
-        Batch { renderer, store, output, stdout, stderr, exit: Exit::Done, seen: BTreeSet::new() };
+    let mut batch = Batch {
+        renderer,
+        store,
+        output,
+        stdout,
+        stderr,
+        exit: Exit::Done,
+        seen: BTreeSet::new(),
+        guests: HashMap::new(),
+    };
     let profile = args.profile.or(args.uuid.map(ProfileName::new));
     let access = args.add.as_ref().map(|(_, access)| *access);
     let path = args.add.map(|(path, _)| path).or(args.drop);
@@ -163,6 +173,17 @@ impl Batch<'_> {
 
     fn serve(&mut self, record: &Derived, place: &str) -> Result<(), Closed> {
         let profile = record.profile();
+        let name = &record.domain().name;
+        let owner = self.guests.entry(profile).or_insert_with(|| name.clone());
+        if owner != name {
+            let message = format!(
+                "{place}: {profile} is already the profile of domain \"{}\" in this run, and would be that of \"{}\" too",
+                Printable(owner.as_str()),
+                Printable(name.as_str())
+            );
+            self.report(&message, Exit::Refused);
+            return Ok(());
+        }
         let outcome = match self.store.clone() {
             None => self.renderer.standalone(record).map(|text| self.without_seen_includes(&text)),
             Some(store) => self.change(&store, profile, |renderer, old| renderer.plan(old, record)),

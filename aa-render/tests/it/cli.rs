@@ -72,6 +72,16 @@ fn a_bad_record_is_named_and_the_others_are_served() {
 }
 
 #[test]
+fn two_guests_never_share_a_profile() {
+    let place = Place::new();
+    let other = record(&rule("/b", "r")).replace("\"name\":\"testqemu\"", "\"name\":\"other\"");
+    let (status, out, err) = place.run(&[], &format!("{}{other}{}", record(&disk()), record(&disk())));
+    assert_eq!((status, out.lines().count()), (1, 2), "{err}");
+    assert!(err.contains("is already the profile of domain \"testqemu\" in this run"), "{err}");
+    assert!(place.text(".files").contains("testqemu.img") && !place.text(".files").contains("/b"));
+}
+
+#[test]
 fn what_is_not_a_record_is_refused_and_nothing_is_written() {
     let place = Place::new();
     for bad in ["<domain/>\n", "{}\n", "\n", "null\n", "\u{1b}[31m\n", "{\"version\":2}\n"] {
