@@ -69,8 +69,19 @@ fn run(args: &[&str]) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Runs `qemu-img`, which must succeed.
+///
+/// Making a LUKS image measures how long the key derivation takes, and fails where the clock of CPU time is
+/// too coarse for that; only this failure, of the tool and not of what is tested, is tried again.
 fn qemu_img(args: &[&str]) -> Vec<u8> {
-    run(args).unwrap_or_else(|error| panic!("qemu-img {args:?}: {error}"))
+    for _ in 0..100 {
+        match run(args) {
+            Ok(output) => return output,
+            Err(error) if error.contains("Unable to get accurate CPU usage") => {}
+            Err(error) => panic!("qemu-img {args:?}: {error}"),
+        }
+    }
+    panic!("qemu-img {args:?}: the clock of CPU time is too coarse here to make a LUKS image");
 }
 
 /// Depth, kind, path.
