@@ -26,12 +26,13 @@ pub(crate) enum Verb {
 /// Load AppArmor profiles of guests into the kernel, take them out, and tell their state.
 #[derive(Debug, Parser)]
 #[command(name = "aa-load", version, disable_help_subcommand = true, after_long_help = AFTER)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch of the command line")]
 pub(crate) struct Args {
     /// add, replace (the default), remove, status, verify, gc or doctor; then profile names, profile files,
     /// files of records, or - for records on standard input (the default for add, replace and remove)
     #[arg(value_name = "VERB|NAME|FILE|-")]
     pub(crate) operands: Vec<String>,
-    /// The program that compiles and loads [default: /usr/sbin/apparmor_parser]
+    /// The program that compiles and loads [default: the one in /usr/sbin or /sbin]
     #[arg(long, value_name = "PATH")]
     pub(crate) parser: Option<PathBuf>,
     /// Another directory to look for included files in; may be repeated

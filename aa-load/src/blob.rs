@@ -85,9 +85,8 @@ pub fn parse(blob: &[u8]) -> Result<Vec<Compiled<'_>>, BlobError> {
         if cursor.name()? != b"version" {
             return Err(BlobError::Unexpected { wanted: "version", at: cursor.at });
         }
-        let version = match cursor.item()? {
-            Item::U32(version) => version,
-            _ => return Err(BlobError::Unexpected { wanted: "version number", at: cursor.at }),
+        let Item::U32(version) = cursor.item()? else {
+            return Err(BlobError::Unexpected { wanted: "version number", at: cursor.at });
         };
         let start = cursor.at;
         match cursor.name()? {

@@ -96,13 +96,13 @@ pub fn examine(options: &Options, places: &Places) -> Report {
     if let Ok(kernel) = &kernel {
         match features::read_tree(&kernel.features()) {
             Ok(text) if text.contains("set_load") => {
-                say("features", State::Ok, "read from the kernel".into())
+                say("features", State::Ok, "read from the kernel".into());
             }
             Ok(_) => {
-                say("features", State::Warning, "the kernel takes no sets of profiles: no --direct".into())
+                say("features", State::Warning, "the kernel takes no sets of profiles: no --direct".into());
             }
             Err(error) => {
-                say("features", State::Failed, format!("the kernel's features cannot be read: {error}"))
+                say("features", State::Failed, format!("the kernel's features cannot be read: {error}"));
             }
         }
         let namespace =

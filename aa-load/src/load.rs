@@ -110,12 +110,11 @@ impl Loader {
             let path = path.to_owned();
             move |source| Error::Host { path, source }
         };
-        let mut kernel_features = match &options.kernel_features {
-            Some(file) => std::fs::read_to_string(file).map_err(read(file))?,
-            None => {
-                let tree = kernel.features();
-                features::read_tree(&tree).map_err(read(&tree))?
-            }
+        let mut kernel_features = if let Some(file) = &options.kernel_features {
+            std::fs::read_to_string(file).map_err(read(file))?
+        } else {
+            let tree = kernel.features();
+            features::read_tree(&tree).map_err(read(&tree))?
         };
         if !version.knows_perms_tables() {
             kernel_features = features::without_perms_tables(&kernel_features);

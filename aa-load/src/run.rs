@@ -31,7 +31,10 @@ pub(crate) fn run(mut args: Args) -> Exit {
         Verb::Status => show_status(&args, &mut out),
         Verb::Verify => verify_all(&args, &mut out),
         Verb::Gc => collect(&args, &mut out),
-        Verb::Doctor => examine(&args, &mut out),
+        Verb::Doctor => {
+            examine(&args, &mut out);
+            Ok(())
+        }
     };
     if let Err(error) = done {
         out.error(&Place::Host, &error);
@@ -281,7 +284,7 @@ fn forget(cache: &Cache, wanted: &BTreeSet<ProfileName>, found: &Found) {
     }
 }
 
-fn examine(args: &Args, out: &mut Output) -> Result<(), Error> {
+fn examine(args: &Args, out: &mut Output) {
     let path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect());
     let places = doctor::Places {
         enabled: PathBuf::from("/sys/module/apparmor/parameters/enabled"),
@@ -300,5 +303,4 @@ fn examine(args: &Args, out: &mut Output) -> Result<(), Error> {
     if !report.ok {
         out.exit = Exit::Host;
     }
-    Ok(())
 }

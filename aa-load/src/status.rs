@@ -70,7 +70,6 @@ pub struct Process {
 ///
 /// # Errors
 /// [`Error::Host`]: the directory is there and cannot be read.
-#[expect(clippy::type_complexity, reason = "a pair of what one pass over a directory finds")]
 pub fn on_disk(directory: &Path) -> Result<(BTreeSet<ProfileName>, BTreeMap<ProfileName, usize>), Error> {
     let (mut profiles, mut grants) = (BTreeSet::new(), BTreeMap::new());
     let host = |source| Error::Host { path: directory.to_owned(), source };
