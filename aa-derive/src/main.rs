@@ -153,6 +153,7 @@ fn one(input: &io::Result<Input>, options: &Options, host: &Files) -> Outcome {
             (Refusal::NotDomain(root), Input::Found(_)) => {
                 Outcome::PassedOver(format!("{name}: passed over: its root element is <{root}>"))
             }
+            _ if error.pos.is_none() => Outcome::Refused(format!("{name}: {error}")),
             _ => Outcome::Refused(format!("{name}:{error}")),
         },
     }

@@ -18,7 +18,7 @@ make_toucher() {
     UUID=$(new_uuid)
     PROFILE=libvirt-$UUID
     domain_xml toucher "$UUID" >toucher.xml
-    aa-derive --add "$IMAGES/ran-$UUID:rw" --add /usr/bin/touch:rm toucher.xml | aa-render "$@" | aa-load
+    aa-derive --add "$IMAGES/ran-$UUID:rw" --add-glob /usr/bin/touch:rm toucher.xml | aa-render "$@" | aa-load
     TOUCH=(/usr/bin/touch "$IMAGES/ran-$UUID")
 }
 
@@ -28,7 +28,7 @@ case_a_loaded_profile_runs_the_command() {
     command_ran
     mark=$(log_mark)
     expect 1 aa-confine --profile "$PROFILE" -- /usr/bin/touch "$PWD/elsewhere"
-    denied "$mark" "$PROFILE" "$PWD/elsewhere" w
+    denied "$mark" "$PROFILE" "$PWD/elsewhere" c
     [ ! -e elsewhere ]
 }
 
@@ -109,19 +109,28 @@ case_a_link_for_proc_is_refused() {
     export KIND=link
     refused '/proc' unshare -m bash chrooted --uuid "$UUID" -- "${TOUCH[@]}"
     KIND=directory
-    expect 0 unshare -m bash chrooted --uuid "$UUID" -- "${TOUCH[@]}"
-    command_ran
+    # The twin: the command is executed. To the profile its libraries lie below this directory, so it gets no further.
+    expect 127 unshare -m bash chrooted --uuid "$UUID" -- "${TOUCH[@]}"
+    says "$stderr" '^/usr/bin/touch: error while loading shared libraries'
 }
 
-# A true /proc, with something else mounted over the one directory that counts.
+# A true /proc, with something else mounted over the directory that counts.
 case_a_mount_over_the_attributes_is_refused() {
     make_toucher
-    printf '%s' 'mount -t tmpfs none "/proc/$$/attr"
-        mkdir "/proc/$$/attr/apparmor"
-        echo "$PROFILE (enforce)" | tee "/proc/$$/attr/"{current,exec,apparmor/current,apparmor/exec} >/dev/null
+    printf '%s' 'mount -t tmpfs none "/proc/$$/$COVERED"
+        mkdir "/proc/$$/$COVERED/apparmor"
+        echo "$PROFILE (enforce)" | tee "/proc/$$/$COVERED/"{current,exec,apparmor/current,apparmor/exec} >/dev/null
         exec "$@"' >covered
-    export PROFILE
+    # The pid of the shell is that of its one task.
+    sed -i 's,^mount,COVERED=${COVERED/PID/$$}; mount,' covered
+    export PROFILE COVERED=task/PID/attr
     refused '/proc' unshare -m bash covered aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
+    # The twin: the process's own directory is not the one that is written to, and the command is confined.
+    COVERED=attr
+    expect 1 unshare -m bash covered aa-confine --uuid "$UUID" -- /usr/bin/touch "$PWD/elsewhere"
+    says "$stderr" 'touch: .*Permission denied'
+    expect 0 unshare -m bash covered aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
+    command_ran
 }
 
 case_now_changes_before_the_exec() {

@@ -95,11 +95,12 @@ domain_xml() {
 
 # xml_escape TEXT: for an attribute in single quotes.
 xml_escape() {
+    # Quoted, since an ampersand in a replacement would otherwise stand for what was matched.
     local text=$1
-    text=${text//&/&amp;}
-    text=${text//</&lt;}
-    text=${text//\'/&apos;}
-    text=${text//$'\t'/&#9;}
+    text=${text//&/"&amp;"}
+    text=${text//</"&lt;"}
+    text=${text//\'/"&apos;"}
+    text=${text//$'\t'/"&#9;"}
     printf '%s' "$text"
 }
 
@@ -126,6 +127,8 @@ start_qemu() {
     local name=$1 uuid=$2 monitor=/var/lib/libvirt/qemu/domain-1-$1
     shift 2
     mkdir -p "$monitor" /run/libvirt/qemu
+    # An earlier guest of the same name may have left them.
+    rm -f "$monitor/monitor.sock" "/run/libvirt/qemu/$name.pid"
     aa-confine --uuid "$uuid" -- "$QEMU" -M none -nodefaults -display none -S \
         -qmp "unix:$monitor/monitor.sock,server=on,wait=off" \
         -chardev "file,id=serial0,path=/var/log/libvirt/qemu/$name-serial.log" \

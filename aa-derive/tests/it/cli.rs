@@ -125,7 +125,7 @@ fn files_are_added_and_asked_of_the_policy() {
     assert!(text(&add("/srv/{,**}").stdout).contains(r#""path":"/srv/{,**}""#));
     let refused = add("/etc/shadow:r");
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("added file \"/etc/shadow\" may not be granted"));
+    assert!(text(&refused.stderr).contains("stdin: added file \"/etc/shadow\" may not be granted"));
     let glob = run(tool().args(["--add-glob", "/srv/{,**}:r"]), &domain(""));
     assert!(text(&glob.stdout).contains(r#"{"glob":"/srv/{,**}","access":"r""#));
 }
