@@ -132,7 +132,7 @@ start_qemu() {
     aa-confine --uuid "$uuid" -- "$QEMU" -M none -nodefaults -display none -S \
         -qmp "unix:$monitor/monitor.sock,server=on,wait=off" \
         -chardev "file,id=serial0,path=/var/log/libvirt/qemu/$name-serial.log" \
-        -pidfile "/run/libvirt/qemu/$name.pid" "$@" 2>"qemu-$name.err" &
+        -pidfile "/run/libvirt/qemu/$name.pid" "$@" >"qemu-$name.err" 2>&1 &
     QEMU_PID=$!
     wait_for_qemu "$name" "$QEMU_PID" "$monitor/monitor.sock"
 }

@@ -14,6 +14,10 @@ pub(crate) struct Cli {
 pub(crate) enum Task {
     /// Install the Debian packages that the other tasks need
     Setup(crate::setup::Args),
+    /// Show the main job, step by step, in a guest with an AppArmor kernel
+    Demo(crate::demo::Args),
+    /// Run every check there is
+    Test(crate::test::Args),
     /// Run the end-to-end cases in guests with real AppArmor kernels
     E2e(crate::e2e::Args),
     /// Compare the rules with those of libvirt's own helper

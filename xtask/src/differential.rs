@@ -85,6 +85,14 @@ pub(crate) fn compare(corpus: Option<&Path>, helper: Option<&Path>) -> Result<Ta
     table.print()
 }
 
+/// The directory of libvirt's own templates, out of the distribution's package.
+///
+/// # Errors
+/// The package cannot be had.
+pub(crate) fn libvirt_policy() -> Result<PathBuf> {
+    original::policy()
+}
+
 /// A tree with the system directories and links of a bare Debian, and nothing in them.
 fn bare_host() -> Result<tempfile::TempDir> {
     let host = tempfile::tempdir()?;

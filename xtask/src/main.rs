@@ -3,6 +3,7 @@
 //! A task is one module: an `Args` for clap and a `run`. Nothing here is installed.
 
 mod args;
+mod demo;
 mod differential;
 mod e2e;
 mod generate;
@@ -10,6 +11,7 @@ mod guest;
 mod process;
 mod report;
 mod setup;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.task {
         Task::Setup(args) => setup::run(&args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
         Task::E2e(args) => e2e::run(&args),
         Task::Differential(args) => differential::run(&args),
         Task::Generate(args) => generate::run(&args),

@@ -12,7 +12,8 @@ use crate::workspace;
 
 /// The packages that have held the helper: Debian 12's, and what later releases split off.
 const PACKAGES: [&str; 3] = ["libvirt-daemon", "libvirt-daemon-common", "libvirt-daemon-system"];
-const INSTALLED: &str = "/usr/lib/libvirt/virt-aa-helper";
+const INSTALLED: &str = "usr/lib/libvirt/virt-aa-helper";
+const POLICY: &str = "etc/apparmor.d/libvirt";
 
 /// The original.
 pub(super) struct Original {
@@ -24,32 +25,13 @@ impl Original {
         Self { program: program.to_owned() }
     }
 
-    /// The installed one, or the one out of the distribution's package, unpacked under target/.
+    /// The one out of the distribution's package.
     pub(super) fn of_debian() -> Result<Self> {
-        let dir = workspace::scratch("original")?;
-        let unpacked = dir.join(INSTALLED.trim_start_matches('/'));
-        for program in [PathBuf::from(INSTALLED), unpacked.clone()] {
-            if starts(Command::new(&program).arg("--help")) {
-                return Ok(Self { program });
-            }
+        let program = unpacked()?.join(INSTALLED);
+        if !starts(Command::new(&program).arg("--help")) {
+            bail!("{} does not start", program.display());
         }
-        for package in PACKAGES {
-            let mut download = Command::new("apt-get");
-            download
-                .args(["--quiet", "-o", "APT::Sandbox::User=root", "download", package])
-                .current_dir(&dir);
-            if process::output(&mut download).is_err() {
-                continue;
-            }
-            for deb in workspace::files(&dir, "deb")? {
-                process::run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&dir))?;
-                std::fs::remove_file(&deb)?;
-            }
-            if starts(Command::new(&unpacked).arg("--help")) {
-                return Ok(Self { program: unpacked });
-            }
-        }
-        bail!("no virt-aa-helper to compare with: it is neither installed nor in {}", PACKAGES.join(", "))
+        Ok(Self { program })
     }
 
     /// What it answers for the domain in a file.
@@ -78,6 +60,36 @@ impl Original {
                 .collect(),
         })
     }
+}
+
+/// libvirt's own templates.
+pub(super) fn policy() -> Result<PathBuf> {
+    Ok(unpacked()?.join(POLICY))
+}
+
+/// The packages, unpacked under target/ and not installed: nothing of them is started as a service.
+fn unpacked() -> Result<PathBuf> {
+    let dir = workspace::scratch("original")?;
+    let complete = || dir.join(INSTALLED).exists() && dir.join(POLICY).join("TEMPLATE.qemu").exists();
+    if complete() {
+        return Ok(dir);
+    }
+    for package in PACKAGES {
+        let mut download = Command::new("apt-get");
+        download.args(["--quiet", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(&dir);
+        // Which of them there are depends on the release.
+        if process::output(&mut download).is_err() {
+            continue;
+        }
+        for deb in workspace::files(&dir, "deb")? {
+            process::run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&dir))?;
+            std::fs::remove_file(&deb)?;
+        }
+    }
+    if !complete() {
+        bail!("libvirt's helper and templates are not in {}", PACKAGES.join(", "));
+    }
+    Ok(dir)
 }
 
 /// A rule as the original prints it, `"/path" rwk,`; none for one that denies, and for other lines.

@@ -1,0 +1,119 @@
+//! Everything that is checked, in one command: what CI runs, and what a person runs before a change lands.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::guest::Suite;
+use crate::report::{Outcome, Tally, bold, say};
+use crate::{differential, e2e, generate, process, setup, workspace};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(_: &Args) -> Result<Outcome> {
+    let mut tally = Tally::default();
+    setup::run(&setup::Args {})?;
+    stage("format", &mut tally, || passes(workspace::cargo().args(["fmt", "--all", "--check"])))?;
+    stage("lints", &mut tally, || {
+        passes(workspace::cargo().args([
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
+    stage("generated files", &mut tally, || {
+        let mut checks = Tally::default();
+        checks.count(generate::run(&generate::Args { check: true })? == Outcome::Passed);
+        Ok(checks)
+    })?;
+    stage("unit and integration tests", &mut tally, cargo_test)?;
+    stage("differential", &mut tally, || differential::compare(None, None))?;
+    let tools = workspace::static_tools()?;
+    for suite in Suite::ALL {
+        stage(&format!("guest {}", suite.name()), &mut tally, || e2e::suite_cases(suite, false, "", &tools))?;
+    }
+    say!("\n{tally}")?;
+    Ok(tally.outcome())
+}
+
+/// Runs one stage, with a heading before it and its time behind it. A stage that cannot be run at
+/// all is a failure, and the others are still run.
+fn stage(name: &str, tally: &mut Tally, run: impl FnOnce() -> Result<Tally>) -> Result<()> {
+    say!("\n{}", bold(&format!("== {name}")))?;
+    let started = Instant::now();
+    let result = match run() {
+        Ok(result) => result,
+        Err(error) => {
+            say!("{name}: {error:#}")?;
+            Tally { passed: 0, failed: 1 }
+        }
+    };
+    say!("{name}: {result} in {} s", started.elapsed().as_secs())?;
+    *tally += result;
+    Ok(())
+}
+
+fn passes(command: &mut Command) -> Result<Tally> {
+    let mut tally = Tally::default();
+    tally.count(process::passes(command.current_dir(workspace::root()?))?);
+    Ok(tally)
+}
+
+/// `cargo test`, with the tests that need what setup has installed; its own counts are added up.
+fn cargo_test() -> Result<Tally> {
+    let mut command = workspace::cargo();
+    command.current_dir(workspace::root()?).args([
+        "test",
+        "--workspace",
+        "--no-fail-fast",
+        "--",
+        "--include-ignored",
+    ]);
+    command.env("AA_LIBVIRT_POLICY", differential::libvirt_policy()?);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start: {}", process::shown(&command)))?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        say!("{line}")?;
+        tally += counts(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && tally.failed == 0 {
+        tally.count(false);
+    }
+    Ok(tally)
+}
+
+/// What a line `test result: ok. 5 passed; 0 failed; …` counts; nothing for any other line.
+fn counts(line: &str) -> Tally {
+    let Some(rest) = line.strip_prefix("test result: ") else { return Tally::default() };
+    let number = |word: &str| {
+        rest.split(['.', ';'])
+            .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+            .unwrap_or(0)
+    };
+    Tally { passed: number("passed"), failed: number("failed") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_result_lines_count() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 4 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        assert_eq!(counts(line), Tally { passed: 12, failed: 3 });
+        assert_eq!(counts("test a ... ok"), Tally::default());
+    }
+}
