@@ -57,6 +57,22 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// The same with absolute paths: the parser runs in another directory.
+    fn absolute(&self) -> Result<Self, Error> {
+        let mut options = self.clone();
+        let paths = [&mut options.base, &mut options.securityfs].into_iter();
+        for path in paths.chain(&mut options.include).chain(&mut options.policy_features) {
+            *path = absolute(path)?;
+        }
+        Ok(options)
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|source| Error::Host { path: path.to_owned(), source })
+}
+
 /// Where Linux mounts it.
 pub(crate) const SECURITYFS: &str = "/sys/kernel/security";
 
@@ -92,6 +108,7 @@ impl Loader {
     /// # Errors
     /// The host cannot do it: no parser, no AppArmor, no features.
     pub fn new(options: &Options) -> Result<Self, Error> {
+        let options = &options.absolute()?;
         let kernel = Kernel::open(&options.securityfs)?;
         let mut parser = Parser::find(options.parser.as_deref())?.with_time(options.time);
         if options.securityfs != Path::new(SECURITYFS) {
@@ -294,6 +311,7 @@ impl Loader {
 
     /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone.
     fn policy(&self, profile: &Profile) -> Result<Vec<u8>, Error> {
+        let profile = &Profile { name: profile.name, file: absolute(&profile.file)? };
         // A file of another kind would be waited for, or has no end.
         let read = |source| Error::Read { path: profile.file.clone(), source };
         let metadata = std::fs::metadata(&profile.file).map_err(read)?;

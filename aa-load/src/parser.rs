@@ -413,6 +413,6 @@ mod tests {
         assert_eq!(message(text.as_bytes()), "AppArmor parser error for /f at line 2: \\u{1b}[2Jbad");
         assert_eq!(message(b"Cache read/write disabled: x\n"), "Cache read/write disabled: x");
         assert_eq!(message(b""), "it gave no reason");
-        assert!(message(&[b'a'; 100_000]).len() < 1600);
+        assert!(message(&vec![b'a'; 100_000]).len() < 1600);
     }
 }

@@ -191,7 +191,13 @@ fn names(args: &Args, out: &mut Output) -> BTreeSet<ProfileName> {
 
 fn find(args: &Args, kernel: &Kernel) -> Result<Found, Error> {
     let (on_disk, grants) = status::on_disk(&args.dir)?;
-    Ok(Found { wanted: None, on_disk, grants, loaded: kernel.list()?, tasks: tasks::scan(&args.proc)? })
+    // The two places with most files, at the same time.
+    let (loaded, tasks) = std::thread::scope(|scope| {
+        let loaded = scope.spawn(|| kernel.list());
+        let tasks = tasks::scan(&args.proc);
+        (loaded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), tasks)
+    });
+    Ok(Found { wanted: None, on_disk, grants, loaded: loaded?, tasks: tasks? })
 }
 
 fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {

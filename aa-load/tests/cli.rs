@@ -1,0 +1,437 @@
+//! The program as a whole, against trees like the kernel's: with a parser that is a script, and with the real one.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its host up has failed")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const NAME: &str = "libvirt-a22e3930-d87a-584e-22b2-1d8950212bac";
+const OTHER: &str = "libvirt-b22e3930-d87a-584e-22b2-1d8950212bac";
+
+/// A parser that counts its runs, «compiles» by copying a file from beside it, and puts what it is given
+/// into the tree as the kernel would, with the right hash.
+const FAKE: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+case "$1" in --version) echo "AppArmor parser version 4.1.0"; exit 0;; esac
+for last; do :; done
+case " $* " in
+*" -S "*)
+    echo compile >> "$here/log"
+    cat > "$here/features-seen"
+    if grep -q refuse-me "$last"; then
+        echo "AppArmor parser error for $last in profile $last at line 3: syntax error" >&2; exit 1
+    fi
+    cat "$here/$(basename "$last").blob" ;;
+*" -B "*)
+    echo load >> "$here/log"
+    blob=$(mktemp); cat > "$blob"
+    name=$(tr '\000\001\002\003\004\005\006\007\010' '\n' < "$blob" | grep -a '^libvirt-' | head -n 1)
+    dir="$here/fs/apparmor/policy/profiles/$name.1"
+    mkdir -p "$dir"
+    echo "$name" > "$dir/name"; echo enforce > "$dir/mode"
+    { head -c 16 "$blob" | tail -c 4; tail -c +17 "$blob"; } | sha256sum | cut -d' ' -f1 > "$dir/sha256"
+    if [ -e "$here/lie" ]; then echo 00 > "$dir/sha256"; fi
+    rm "$blob" ;;
+esac
+"#;
+
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Self { dir };
+        for sub in [
+            "fs/apparmor/policy/profiles",
+            "fs/apparmor/features/policy",
+            "d",
+            "base/abstractions",
+            "proc",
+            "defs",
+        ] {
+            fs::create_dir_all(host.at(sub)).unwrap();
+        }
+        for file in [".load", ".replace", ".remove"] {
+            fs::write(host.at("fs/apparmor").join(file), "").unwrap();
+        }
+        fs::write(host.at("fs/apparmor/features/policy/set_load"), "yes\n").unwrap();
+        fs::write(host.at("fs/apparmor/features/policy/permstable32_version"), "0x000003\n").unwrap();
+        fs::write(host.at("base/abstractions/one"), "/one r,\n").unwrap();
+        fs::write(host.at("parser"), FAKE).unwrap();
+        fs::set_permissions(host.at("parser"), fs::Permissions::from_mode(0o755)).unwrap();
+        host.profile(NAME);
+        host.profile(OTHER);
+        host
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn profile(&self, name: &str) {
+        let text = format!(
+            "profile {name} {{\n  include <abstractions/one>\n  include if exists <abstractions/maybe>\n}}\n"
+        );
+        fs::write(self.at("d").join(name), text).unwrap();
+        fs::write(self.at(&format!("{name}.blob")), blob(name, 1)).unwrap();
+    }
+
+    fn record(&self, name: &str) -> String {
+        let file = self.at("d").join(name);
+        format!(
+            "{{\"version\":1,\"profile\":\"{name}\",\"file\":\"{0}\",\"rules_file\":\"{0}.files\",\"changed\":true}}\n",
+            file.display()
+        )
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aa-load"));
+        command.args(args);
+        for (option, path) in [
+            ("--dir", "d"),
+            ("--base", "base"),
+            ("--cache-dir", "cache"),
+            ("--securityfs", "fs"),
+            ("--proc", "proc"),
+            ("--definitions", "defs"),
+            ("--parser", "parser"),
+        ] {
+            let unwanted = option == "--cache-dir" && args.contains(&"--no-cache");
+            if !args.contains(&option) && !unwanted {
+                command.arg(option).arg(self.at(path));
+            }
+        }
+        command
+    }
+
+    fn run(&self, args: &[&str], stdin: &str) -> Output {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A run that fails early does not read it.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), stdin.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// Status, standard output, standard error; and what the parser was run for.
+    #[track_caller]
+    fn expect(&self, args: &[&str], stdin: &str, status: i32, stdout: &[&str], stderr: &[&str], runs: &str) {
+        let _ = fs::remove_file(self.at("log"));
+        let output = self.run(args, stdin);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(status), "{out}{err}");
+        assert_eq!(out.lines().count(), stdout.len(), "{out}{err}");
+        for (line, part) in out.lines().zip(stdout) {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+        for part in stderr {
+            assert!(err.contains(part), "{part} in {err}");
+        }
+        assert!(!stderr.is_empty() || err.is_empty(), "{err}");
+        let log = fs::read_to_string(self.at("log")).unwrap_or_default();
+        assert_eq!(log.split_whitespace().collect::<Vec<_>>().join(" "), runs);
+    }
+
+    fn process(&self, pid: u32, label: &str) {
+        let task = self.at(&format!("proc/{pid}/task/{pid}"));
+        fs::create_dir_all(task.join("attr/apparmor")).unwrap();
+        fs::write(task.join("attr/apparmor/current"), format!("{label}\n")).unwrap();
+        fs::write(task.join("comm"), "qemu-system-x86\n").unwrap();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The smallest stream that is a profile of this name.
+fn blob(name: &str, salt: u8) -> Vec<u8> {
+    let mut blob = b"\x04\x08\0version\0\x02\x07\x20\x07\x02\x04\x08\0profile\0\x07\x05".to_vec();
+    blob.extend(u16::try_from(name.len() + 1).unwrap().to_le_bytes());
+    blob.extend(name.as_bytes());
+    blob.extend([0, 0, salt, 8]);
+    blob
+}
+
+#[test]
+fn nothing_is_run_when_the_kernel_holds_it_and_each_change_is_seen() {
+    let host = Host::new();
+    let again = |what: &str, runs: &str| {
+        host.expect(&[NAME], "", 0, &[what], &[], runs);
+    };
+    again("\"action\":\"added\",\"mode\":\"enforce\"", "compile load");
+    again("unchanged", "");
+    // The same policy from other text: compiled again, and not loaded.
+    fs::write(host.at("base/abstractions/one"), "/one r, # remark\n").unwrap();
+    again("unchanged", "compile");
+    fs::write(host.at("base/abstractions/maybe"), "").unwrap();
+    again("unchanged", "compile");
+    fs::remove_file(host.at("base/abstractions/maybe")).unwrap();
+    again("unchanged", "compile");
+    fs::write(host.at("fs/apparmor/features/policy/more"), "yes\n").unwrap();
+    again("unchanged", "compile");
+    // Another parser, of the same size and date.
+    let date = fs::metadata(host.at("parser")).unwrap().modified().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(host.at("parser"), FAKE.replace("4.1.0", "4.1.1")).unwrap();
+    fs::File::options().write(true).open(host.at("parser")).unwrap().set_modified(date).unwrap();
+    again("unchanged", "compile");
+    again("unchanged", "");
+    // Other policy.
+    fs::write(host.at(&format!("{NAME}.blob")), blob(NAME, 2)).unwrap();
+    fs::write(host.at("base/abstractions/one"), "/two r,\n").unwrap();
+    again("replaced", "compile load");
+    // A cut entry is compiled again; without a cache, every time.
+    fs::write(host.at("cache").join(format!("{NAME}.policy")), "aasvirt1").unwrap();
+    again("unchanged", "compile");
+    for _ in 0..2 {
+        host.expect(&["--no-cache", NAME], "", 0, &["unchanged"], &[], "compile");
+    }
+    // What the kernel would be told about perms tables is kept from a parser that gets them wrong.
+    let features = fs::read_to_string(host.at("features-seen")).unwrap();
+    assert!(features.contains("set_load") && !features.contains("permstable32"), "{features}");
+}
+
+#[test]
+fn one_bad_profile_is_named_and_the_others_are_loaded_in_order() {
+    let host = Host::new();
+    fs::write(host.at("d").join(NAME), "profile x {\n\n refuse-me\n}\n").unwrap();
+    let records = format!("{}garbage\n{}", host.record(NAME), host.record(OTHER));
+    host.expect(
+        &["--jobs", "1"],
+        &records,
+        1,
+        &[OTHER],
+        &[
+            &format!("aa-load: {NAME}: apparmor_parser refused it: AppArmor parser error for"),
+            "at line 3",
+            "stdin:2: not a record",
+        ],
+        "compile compile load",
+    );
+    // A profile that is not the record's own is not loaded.
+    fs::write(host.at(&format!("{OTHER}.blob")), blob("sshd", 1)).unwrap();
+    host.expect(&["--no-cache", OTHER], "", 1, &[], &["defines \"sshd\""], "compile");
+}
+
+#[test]
+fn the_kernels_word_counts_and_not_the_parsers() {
+    let host = Host::new();
+    fs::write(host.at("lie"), "").unwrap();
+    host.expect(&[NAME], "", 1, &[], &["the kernel does not hold what was loaded"], "compile load");
+    fs::remove_file(host.at("lie")).unwrap();
+    host.expect(&["add", OTHER], "", 0, &["added"], &[], "compile load");
+    host.expect(&["add", OTHER], "", 1, &[], &["already in the kernel"], "");
+    host.expect(&["--dry-run", NAME], "", 0, &["replaced"], &[], "");
+}
+
+#[test]
+fn parsers_that_hang_crash_or_are_missing_are_told_apart() {
+    let host = Host::new();
+    let parser = |script: &str| {
+        let text = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] && echo 'AppArmor parser version 3.0.8' && exit\n{script}\n"
+        );
+        fs::write(host.at("parser"), text).unwrap();
+    };
+    for (script, message) in [
+        ("sleep 60", "was ended after 1 seconds"),
+        ("kill -SEGV $$", "killed by signal 11"),
+        ("while :; do head -c 1000000 /dev/zero; done", "after writing 67108864 bytes"),
+    ] {
+        parser(script);
+        host.expect(&["--timeout", "1", NAME], "", 3, &[], &[message], "");
+    }
+    parser("echo 'Skipping profile in disable: x' >&2");
+    host.expect(&[NAME], "", 1, &[], &["Skipping profile"], "");
+    fs::remove_file(host.at("parser")).unwrap();
+    host.expect(&[NAME], "", 3, &[], &["no apparmor_parser at"], "");
+    host.expect(&["--securityfs", "/nonexistent", NAME], "", 3, &[], &["AppArmor is not available"], "");
+}
+
+#[test]
+fn remove_status_verify_and_gc_go_by_what_is_in_use() {
+    let host = Host::new();
+    for name in [NAME, OTHER] {
+        host.expect(&[name], "", 0, &["added"], &[], "compile load");
+    }
+    let written = || fs::read_to_string(host.at("fs/apparmor/.remove")).unwrap();
+    host.process(41, &format!("{NAME} (enforce)"));
+    host.expect(&["remove", NAME], "", 1, &[], &["in use by process 41 (qemu-system-x86)"], "");
+    assert_eq!(written(), "");
+    host.expect(&["gc", "--dry-run", "--min-age", "0"], "", 0, &[OTHER], &["would remove"], "");
+    assert_eq!(written(), "");
+    host.expect(&["gc"], "", 0, &[], &[], "");
+    let uuid = OTHER.trim_start_matches("libvirt-");
+    fs::write(host.at("defs/x.xml"), format!("<domain><uuid>{uuid}</uuid></domain>")).unwrap();
+    host.expect(&["gc", "--min-age", "0"], "", 0, &[], &[], "");
+    host.expect(&["verify"], "", 0, &[NAME, OTHER], &[], "");
+    host.expect(&["status", "--json"], "", 0, &["\"pid\":41", "\"wanted\":true"], &[], "");
+    host.expect(&["status"], "", 0, &["PROFILE", NAME, OTHER], &[], "");
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn relative_paths_are_those_of_the_caller_for_the_parser_too() {
+    let host = Host::new();
+    fs::write(host.at("features"), FEATURES).unwrap();
+    let args = "--dir d --base base --securityfs fs --proc proc --cache-dir cache --parser /usr/sbin/apparmor_parser \
+                --policy-features features --kernel-features features";
+    let output = Command::new(env!("CARGO_BIN_EXE_aa-load"))
+        .args(args.split_whitespace())
+        .arg(NAME)
+        .current_dir(host.dir.path())
+        .output()
+        .unwrap();
+    assert!(text(&output.stderr).contains(&format!("{NAME} is missing")), "{}", text(&output.stderr));
+    assert!(!fs::read(host.at("fs/apparmor/.replace")).unwrap().is_empty());
+}
+
+#[test]
+fn a_set_goes_in_one_write() {
+    let host = Host::new();
+    // Nothing plays the kernel here, so what was written is looked at, and the read-back fails.
+    host.expect(
+        &["--direct", "--jobs", "1", NAME, OTHER, NAME],
+        "",
+        1,
+        &[],
+        &["is missing", "names it twice"],
+        "compile compile",
+    );
+    let set = [blob(NAME, 1), blob(OTHER, 1)].concat();
+    assert_eq!(fs::read(host.at("fs/apparmor/.replace")).unwrap(), set);
+}
+
+#[test]
+fn a_closed_or_full_output_is_status_3() {
+    let host = Host::new();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = host.command(&[NAME]).stdin(Stdio::null()).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("standard output"));
+    // Whoever read it has gone before the first record comes.
+    let mut child = host
+        .command(&[])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), host.record(NAME).as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(3), ""));
+}
+
+#[test]
+fn help_ends_with_examples_and_statuses_and_a_wrong_option_is_status_2() {
+    let host = Host::new();
+    let help = text(&host.run(&["--help"], "").stdout);
+    assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
+    assert_eq!(host.run(&["--no-such"], "").status.code(), Some(2));
+}
+
+/// The kernel's features as Debian 12 pins them, cut to what these profiles need.
+const FEATURES: &str = "file {mask {create read write exec append mmap_exec link lock\n}\n}\ndomain {stack {yes\n}\nchange_profile {yes\n}\n}\npolicy {set_load {yes\n}\nversions {v8 {yes\n}\nv7 {yes\n}\nv6 {yes\n}\nv5 {yes\n}\n}\n}\n";
+
+fn real(host: &Host, args: &[&str]) -> Output {
+    fs::write(host.at("features"), FEATURES).unwrap();
+    let features = host.at("features");
+    let mut all = args.to_vec();
+    let file = features.to_str().unwrap();
+    all.extend([
+        "--parser",
+        "/usr/sbin/apparmor_parser",
+        "--policy-features",
+        file,
+        "--kernel-features",
+        file,
+    ]);
+    host.run(&all, "")
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn the_real_parser_writes_what_it_compiled() {
+    let host = Host::new();
+    // It writes to the tree's .replace; nothing plays the kernel, so the read-back finds nothing.
+    let output = real(&host, &[NAME]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&format!("{NAME} is missing")), "{}", text(&output.stderr));
+    let loaded = fs::read(host.at("fs/apparmor/.replace")).unwrap();
+    let profiles = aa_load::blob::parse(&loaded).unwrap();
+    assert_eq!(profiles.iter().map(|profile| profile.name).collect::<Vec<_>>(), [NAME]);
+    let entry = fs::read(host.at("cache").join(format!("{NAME}.policy"))).unwrap();
+    assert!(entry.ends_with(&loaded));
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn the_real_parser_names_file_and_line() {
+    let host = Host::new();
+    for (text_of, message) in [
+        (format!("profile {NAME} {{\n  /a r\n}}\n"), "at line 3"),
+        (format!("profile {NAME} {{\n  include <abstractions/none>\n}}\n"), "abstractions/none"),
+    ] {
+        fs::write(host.at("d").join(NAME), text_of).unwrap();
+        let output = real(&host, &[NAME]);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(message) && error.contains(host.at("d").to_str().unwrap()), "{error}");
+        assert_eq!(fs::read(host.at("fs/apparmor/.replace")).unwrap(), b"");
+    }
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn children_are_profiles_of_their_own_and_others_are_refused() {
+    let host = Host::new();
+    let write = |text: String| fs::write(host.at("d").join(NAME), text).unwrap();
+    write(format!("profile {NAME} {{\n  /a r,\n  profile passt {{ /b r, }}\n}}\n"));
+    real(&host, &[NAME]);
+    let loaded = fs::read(host.at("fs/apparmor/.replace")).unwrap();
+    let profiles = aa_load::blob::parse(&loaded).unwrap();
+    assert_eq!(profiles[1].name, format!("{NAME}//passt"));
+    fs::write(host.at("fs/apparmor/.replace"), "").unwrap();
+    write(format!("profile {NAME} {{\n  /a r,\n}}\nprofile sshd {{ /b r, }}\n"));
+    let output = real(&host, &[NAME]);
+    assert!(text(&output.stderr).contains("\"sshd\""), "{}", text(&output.stderr));
+    assert_eq!(fs::read(host.at("fs/apparmor/.replace")).unwrap(), b"");
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn the_flags_that_save_time_keep_the_bytes() {
+    let host = Host::new();
+    fs::write(host.at("features"), FEATURES).unwrap();
+    let mut rules = String::new();
+    for n in 0..40 {
+        use std::fmt::Write;
+        writeln!(rules, "  \"/srv/{n}/**.img\" rwk,\n  deny /srv/{n}/x* w,\n  /usr/lib*/**/{n}*.so mr,")
+            .unwrap();
+    }
+    fs::write(host.at("d").join(NAME), format!("profile {NAME} {{\n{rules}}}\n")).unwrap();
+    let compile = |flags: &[&str]| {
+        let output = Command::new("/usr/sbin/apparmor_parser")
+            .args(["--config-file", "/dev/null", "-QTK", "-S", "-M"])
+            .arg(host.at("features"))
+            .args(flags)
+            .arg(host.at("d").join(NAME))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output.stdout
+    };
+    let parser = aa_load::Parser::find(Some(Path::new("/usr/sbin/apparmor_parser"))).unwrap();
+    let flags = aa_load::Parser::flags(parser.version().unwrap());
+    assert!(compile(flags) == compile(&[]), "{flags:?} change the policy");
+}
