@@ -23,8 +23,7 @@ case_qemu_runs_confined_and_writes_its_overlay() {
     done
     qemu_io runs disk0 'write -P 0x5a 0 64k'
     qemu_io runs disk0 'flush'
-    qmp runs quit
-    wait "$QEMU_PID"
+    quit_qemu runs
     qemu-io -r -c 'read -P 0x5a 0 64k' "$DISK"
     # The base was read through the overlay and not written.
     qemu-io -r -c 'read -P 0 0 64k' "$BASE"

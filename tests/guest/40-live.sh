@@ -33,8 +33,7 @@ case_remove_waits_for_the_last_process() {
     [ "$(mode_of "$PROFILE")" = enforce ]
     [ "$(label_of "$QEMU_PID")" = "$PROFILE (enforce)" ]
     cannot_open remove /etc/shadow true
-    qmp remove quit
-    wait "$QEMU_PID"
+    quit_qemu remove
     expect 0 aa-load remove "$PROFILE"
     [ "$(jq -r .action <<<"$stdout")" = removed ]
     [ -z "$(mode_of "$PROFILE")" ]

@@ -155,6 +155,12 @@ qmp() {
         jq -c 'select(has("return") or has("error")) | .return // .error' | sed -n 2p
 }
 
+# quit_qemu NAME: ends start_qemu's process. It may be gone before the answer is read.
+quit_qemu() {
+    qmp "$1" quit || true
+    wait "$QEMU_PID"
+}
+
 # qmp_ok NAME COMMAND [ARGUMENTS]: the answer must not be an error.
 qmp_ok() {
     local answer

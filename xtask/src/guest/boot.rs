@@ -13,6 +13,7 @@ use walkdir::WalkDir;
 use super::cpio::{Attributes, Writer};
 use super::image::Image;
 use super::results::Record;
+use crate::report::say;
 
 /// What one boot runs.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ impl Boot<'_> {
     /// # Errors
     /// A file cannot be read or written, or QEMU cannot be started.
     pub(crate) fn run(&self, mut seen: impl FnMut(Record) -> Result<()>) -> Result<Ending> {
+        let _alone = self.alone()?;
         if self.dir.exists() {
             fs::remove_dir_all(self.dir)?;
         }
@@ -58,6 +60,20 @@ impl Boot<'_> {
         drop(guest);
         fs::remove_file(initrd)?;
         ending
+    }
+
+    /// Waits until no other task has a guest in the same directory; holds while the value lives.
+    fn alone(&self) -> Result<File> {
+        let path = self.dir.with_extension("lock");
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let lock = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        if lock.try_lock().is_err() {
+            say!("waiting for another task's guest in {}", self.dir.display())?;
+            lock.lock()?;
+        }
+        Ok(lock)
     }
 
     fn follow(
