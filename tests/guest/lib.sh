@@ -150,8 +150,9 @@ wait_for_qemu() {
 # qmp NAME COMMAND [ARGUMENTS]: prints the answer, the value of "return" or of "error".
 qmp() {
     local request="{\"execute\":\"$2\",\"arguments\":${3:-{\}}}"
+    # QEMU may reset the connection once it has answered; whether it has is for the caller to see.
     printf '%s\n%s\n' '{"execute":"qmp_capabilities"}' "$request" |
-        socat -t 10 - "UNIX-CONNECT:/var/lib/libvirt/qemu/domain-1-$1/monitor.sock" |
+        { socat -t 10 - "UNIX-CONNECT:/var/lib/libvirt/qemu/domain-1-$1/monitor.sock" 2>/dev/null || true; } |
         jq -c 'select(has("return") or has("error")) | .return // .error' | sed -n 2p
 }
 
