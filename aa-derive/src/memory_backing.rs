@@ -24,7 +24,7 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
     }
     if let Some(cell) = root
         .at(&["cpu", "numa"])
-        .and_then(|numa| numa.children("cell").find(|cell| cell.attr("memAccess").is_some()))
+        .and_then(|numa| numa.children("cell").find(|cell| cell.attr("memAccess") == Some("shared")))
     {
         ram(deriver, &cell)?;
     }

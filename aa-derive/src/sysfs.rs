@@ -41,10 +41,36 @@ pub(crate) fn iommu_group(host: &Files, device: &str) -> Option<u32> {
     group.path.rsplit('/').next()?.parse().ok()
 }
 
-/// A number as libvirt writes addresses: hexadecimal behind `0x`, decimal otherwise.
+/// A number as libvirt reads addresses: hexadecimal behind `0x`, octal behind `0`, decimal otherwise
+/// (libvirt: `virXMLPropUInt` with base 0).
 pub(crate) fn number(text: &str) -> Option<u32> {
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16).ok(),
-        None => text.parse().ok(),
+    let text = text.trim();
+    if let Some(hexadecimal) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return u32::from_str_radix(hexadecimal, 16).ok();
+    }
+    match text.strip_prefix('0') {
+        Some(octal) if !octal.is_empty() => u32::from_str_radix(octal, 8).ok(),
+        _ => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_have_three_bases() {
+        for (text, value) in [
+            ("0x1f", Some(31)),
+            ("012", Some(10)),
+            ("12", Some(12)),
+            ("0", Some(0)),
+            ("08", None),
+            ("-1", None),
+            ("", None),
+            ("0x", None),
+        ] {
+            assert_eq!(number(text), value, "{text}");
+        }
     }
 }

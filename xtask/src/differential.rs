@@ -203,7 +203,7 @@ impl Table {
                 .flat_map(|(_, letters)| letters.clone())
                 .collect();
             if !letters.is_subset(&theirs) {
-                let family = families::wider(rule);
+                let family = families::wider(rule, !theirs.is_empty());
                 self.explain(family, &answer.file, &format!("only ours grants {pattern} {}", rule.access));
             }
         }

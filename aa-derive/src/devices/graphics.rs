@@ -3,6 +3,7 @@
 use aa_contract::{Access, Feature};
 
 use super::chardev_source;
+use crate::base::RUN;
 use crate::deriver::Deriver;
 use crate::error::Error;
 use crate::host::Host;
@@ -29,6 +30,15 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
             let socket = device.attr("address").and_then(|address| address.strip_prefix("unix:path="));
             if let Some(path) = socket.and_then(|rest| rest.split(',').next()) {
                 deriver.grant(device, "D-Bus socket", path, Access::RW)?;
+            } else if device.attr("address").is_none() && device.attr("p2p") != Some("yes") {
+                // libvirtd starts a bus for the guest.
+                let short = deriver.short.clone();
+                deriver.allow(
+                    device,
+                    "D-Bus socket",
+                    &format!("{RUN}/dbus/{short}-dbus.sock"),
+                    Access::RW,
+                )?;
             }
         }
         Some("egl-headless" | "rdp" | "desktop") => {}
@@ -87,7 +97,7 @@ fn acceleration(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), E
 
 /// What the GL libraries of Mesa, glvnd and NVIDIA open: found by running QEMU's displays, and the
 /// list that libvirt's helper grants.
-const LIBRARIES: [(&str, Access); 14] = [
+const LIBRARIES: [(&str, Access); 18] = [
     ("/usr/lib{,32,64}/dri/*.so*", Access::RM),
     ("/usr/lib/@{multiarch}/dri/*.so*", Access::RM),
     ("/usr/lib/fglrx/dri/*.so*", Access::RM),
@@ -100,6 +110,10 @@ const LIBRARIES: [(&str, Access); 14] = [
     ("/proc/modules", Access::R),
     ("/proc/driver/nvidia/params", Access::R),
     ("/dev/nvidiactl", Access::RW),
+    ("/dev/nvidia[0-9]*", Access::RW),
+    ("/dev/nvidia-modeset", Access::RW),
+    ("/usr/lib/@{multiarch}/gbm/*.so*", Access::RM),
+    ("/usr/share/vulkan/icd.d/{,*}", Access::R),
     ("/dev/dri/", Access::R),
     ("/sys/devices/**/{uevent,vendor,device,subsystem_vendor,subsystem_device,config,revision}", Access::R),
 ];
@@ -112,7 +126,7 @@ pub(crate) fn gl(deriver: &mut Deriver<'_>, devices: &Element<'_>) -> Result<(),
     };
     let Some(first) = devices.children("graphics").find(renders) else { return Ok(()) };
     for (pattern, access) in LIBRARIES {
-        if pattern.contains(['*', '{']) {
+        if pattern.contains(['*', '{', '[']) {
             deriver.allow_glob(first, "GL", pattern, access)?;
         } else {
             deriver.allow(first, "GL", pattern, access)?;
@@ -152,6 +166,8 @@ mod tests {
         }
         same(&display("<graphics type='vnc' socket='/run/old'/>"), &[("/run/old", "rw")]);
         same(&display("<graphics type='dbus' address='unix:path=/run/bus,guid=1'/>"), &[("/run/bus", "rw")]);
+        same(&display("<graphics type='dbus'/>"), &[("/run/libvirt/qemu/dbus/7-guest-dbus.sock", "rw")]);
+        same(&display("<graphics type='dbus' p2p='yes'/>"), &[]);
     }
 
     #[test]
@@ -194,7 +210,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let gl = "<graphics type='spice'><gl enable='yes'/></graphics><graphics type='egl-headless'/>";
         let record = record("kvm", &format!("<devices>{gl}</devices>"), root.path()).unwrap();
-        assert_eq!(record.rules().iter().filter(|rule| rule.access == aa_contract::Access::RM).count(), 3);
+        assert_eq!(record.rules().iter().filter(|rule| rule.access == aa_contract::Access::RM).count(), 4);
         same(&device_rules("<graphics type='vnc'/><graphics type='spice'/>"), &[]);
         assert!(
             device_rules("<graphics type='sdl'><gl enable='yes'/></graphics>")

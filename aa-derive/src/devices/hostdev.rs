@@ -28,7 +28,7 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
             if iommufd { self::iommufd(deriver, device, &address) } else { Ok(()) }
         }
         Some("mdev") => mdev(deriver, device, &source),
-        Some("scsi") => scsi(deriver, &source),
+        Some("scsi") => scsi(deriver, device, &source),
         Some("scsi_host") => scsi_host(deriver, &source),
         other => {
             deriver.note(
@@ -76,25 +76,30 @@ fn usb(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
             _ => vendor == Some(usb.vendor) && product == Some(usb.product),
         })
         .map(|usb| (usb.bus, usb.number));
-    let mut nodes: Vec<(u32, u32)> = found.collect();
-    // A full address names its node whether or not sysfs shows it yet.
-    if let Some(named @ (1.., 1..)) = position
-        && nodes.is_empty()
-    {
-        nodes.push(named);
-        deriver.note(
-            NoteKind::MissingDevice,
-            source,
-            format!("sysfs shows no USB device {} on bus {}", named.1, named.0),
-        );
+    let nodes: Vec<(u32, u32)> = found.collect();
+    match nodes.as_slice() {
+        [(bus, number)] => {
+            deriver.allow(source, "USB device", &format!("/dev/bus/usb/{bus:03}/{number:03}"), Access::RW)
+        }
+        // What is not there now may be anybody's device when its number is given again.
+        [] => {
+            deriver.note(
+                NoteKind::MissingDevice,
+                source,
+                "the USB device is not there: no rule is made for it",
+            );
+            Ok(())
+        }
+        // libvirt refuses to choose too.
+        _ => {
+            deriver.note(
+                NoteKind::MissingDevice,
+                source,
+                "several USB devices are meant: name one by its <address>; no rule is made",
+            );
+            Ok(())
+        }
     }
-    if nodes.is_empty() {
-        deriver.note(NoteKind::MissingDevice, source, "the USB device is not there: no rule is made for it");
-    }
-    for (bus, number) in nodes {
-        deriver.allow(source, "USB device", &format!("/dev/bus/usb/{bus:03}/{number:03}"), Access::RW)?;
-    }
-    Ok(())
 }
 
 /// The VFIO group of the PCI device at an `<address>`, and what QEMU reads of it in sysfs.
@@ -154,8 +159,12 @@ fn mdev(deriver: &mut Deriver<'_>, device: &Element<'_>, source: &Element<'_>) -
 }
 
 /// The generic node of a SCSI device, by the adapter's number and its address there.
-fn scsi(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
+fn scsi(deriver: &mut Deriver<'_>, device: &Element<'_>, source: &Element<'_>) -> Result<(), Error> {
     deriver.uses(Feature::Scsi);
+    if device.attr("rawio") == Some("yes") {
+        deriver.uses(Feature::Rawio);
+    }
+    let access = if device.child("readonly").is_some() { Access::R } else { Access::RW };
     if source.attr("protocol").is_some_and(|protocol| protocol != "adapter") {
         deriver.uses(Feature::Iscsi);
         return Ok(());
@@ -181,7 +190,7 @@ fn scsi(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
         );
     }
     for node in nodes {
-        deriver.allow(source, "SCSI device", &format!("/dev/{node}"), Access::RW)?;
+        deriver.allow(source, "SCSI device", &format!("/dev/{node}"), access)?;
     }
     Ok(())
 }
@@ -253,6 +262,10 @@ mod tests {
         same(&usb("<address bus='0x1' device='0x5'/>"), &[("/dev/bus/usb/001/005", "rw")]);
         same(&usb("<vendor id='0x1d6b'/><product id='0x0003'/>"), &[("/dev/bus/usb/001/005", "rw")]);
         same(&usb("<vendor id='0x1d6b'/><product id='0x0004'/>"), &[]);
+        same(&usb("<address bus='1' device='6'/>"), &[]);
+        stick(root.path(), "1-3", 1, 6, "0003");
+        same(&usb("<vendor id='0x1d6b'/><product id='0x0003'/>"), &[]);
+        same(&usb("<address bus='1' device='06'/>"), &[("/dev/bus/usb/001/006", "rw")]);
     }
 
     #[test]
@@ -333,6 +346,7 @@ mod tests {
         write(root.path(), "/sys/bus/scsi/devices/2:0:4:1/scsi_generic/sg7/dev", "");
         let scsi = "<hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host2'/><address bus='0' target='4' unit='1'/></source></hostdev>";
         same(&on(root.path(), scsi), &[("/dev/sg7", "rw")]);
+        same(&on(root.path(), &scsi.replace("<source>", "<readonly/><source>")), &[("/dev/sg7", "r")]);
         same(&device_rules(scsi), &[]);
         refusal(&scsi.replace("scsi_host2", "../x"));
         let iscsi = "<hostdev mode='subsystem' type='scsi'><source protocol='iscsi' name='iqn'/></hostdev>";

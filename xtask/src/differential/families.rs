@@ -1,7 +1,7 @@
 //! The families of differences, one place for all of them. Each is explained in docs/differences.md
 //! under its name.
 
-use aa_contract::{Derived, NoteKind, Rule};
+use aa_contract::{Derived, Feature, NoteKind, Rule};
 
 /// Grants of ours that the original lacks, by the element that asks: a prefix of its path, without positions.
 const WIDER: [(&str, &str); 39] = [
@@ -69,9 +69,17 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     WIDER.iter().map(|(family, _)| *family).chain(OTHERS)
 }
 
-/// The family of a rule that the original lacks, or has with fewer letters.
-pub(super) fn wider(rule: &Rule) -> Option<&'static str> {
+/// Families in which a rule may have more letters than the original's for the same pattern.
+const MORE_LETTERS: [&str; 2] = ["shares", "persistent-store"];
+
+/// The family of a rule that the original lacks, or has with fewer letters (`in_part`).
+pub(super) fn wider(rule: &Rule, in_part: bool) -> Option<&'static str> {
     let element = without_positions(&rule.origin.as_ref()?.element);
+    let family = family_of(&element)?;
+    (!in_part || MORE_LETTERS.contains(&family)).then_some(family)
+}
+
+fn family_of(element: &str) -> Option<&'static str> {
     WIDER.iter().find(|(_, prefix)| element.starts_with(prefix)).map(|(family, _)| *family)
 }
 
@@ -92,7 +100,7 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
     let own_directory = pattern.starts_with("/var/lib/libvirt/qemu/domain-") && pattern.ends_with("/*");
     if own_directory || base.iter().any(|known| known == pattern) {
         Some("narrow-names")
-    } else if pattern == "/dev/vhost-net" {
+    } else if pattern == "/dev/vhost-net" && !record.uses().contains(&Feature::VhostNet) {
         Some("vhost-net-for-taps")
     } else if pattern.contains("/(null)/") {
         Some("tpm-version")
@@ -104,7 +112,7 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
         Some("fat-directories")
     } else if in_part && rules_from(record, "memory", "source/path") {
         Some("read-only-memory")
-    } else if pattern.starts_with("/dev/pts/") {
+    } else if pattern.starts_with("/dev/pts/") && record.uses().contains(&Feature::Pty) {
         Some("pseudo-terminals")
     } else if left_out(": own ") {
         Some("another-guests-socket")
