@@ -2,7 +2,7 @@
 
 use std::process::{ExitCode, Termination};
 
-/// Status of aa-derive, aa-render and aa-load (aa-confine and virt-aa-helper have their own).
+/// Status of aa-derive, aa-render and aa-load (aa-confine has its own, which leave room for the command's).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Exit {

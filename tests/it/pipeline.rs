@@ -1,0 +1,125 @@
+//! Domain XML all the way to text that the real parser takes.
+
+use std::process::Command;
+
+use proptest::prelude::*;
+
+use crate::tools::{output, run, testqemu, tool};
+
+/// The whole profile of a domain.
+fn profile(xml: &str) -> String {
+    let record = output(&mut tool("aa-derive"), xml);
+    output(tool("aa-render").arg("--stdout"), &record)
+}
+
+/// The parser, compiling for nobody: no kernel, no cache, features given.
+fn parser() -> Command {
+    let mut command = Command::new("/usr/sbin/apparmor_parser");
+    command.args([
+        "--config-file",
+        "/dev/null",
+        "--policy-features",
+        "/usr/share/apparmor-features/features",
+    ]);
+    command.args(["--kernel-features", "/usr/share/apparmor-features/features"]);
+    command.args(["--skip-kernel-load", "--skip-cache"]);
+    command
+}
+
+/// A domain whose name, disk, share, serial port and smartcard database hold this text.
+fn hostile(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        escaped += &format!("&#{};", u32::from(c));
+    }
+    testqemu()
+        .replace("<name>testqemu</name>", &format!("<name>n{escaped}</name>"))
+        .replace("/var/lib/libvirt/images/testqemu.img", &format!("/srv/{escaped}"))
+        .replace(
+            "</devices>",
+            &format!(
+                "<filesystem><source dir='/srv/d{escaped}'/><target dir='t'/></filesystem>\
+                 <serial type='file'><source path='/srv/s{escaped}'/></serial>\
+                 <smartcard mode='host-certificates'><database>/srv/c{escaped}</database></smartcard></devices>"
+            ),
+        )
+}
+
+#[test]
+fn the_documented_example_has_the_documented_rules() {
+    let profile = profile(&testqemu());
+    for rule in [
+        "profile libvirt-a22e3930-d87a-584e-22b2-1d8950212bac ",
+        "  \"/var/log/libvirt/qemu/testqemu.log\" w,\n",
+        "  \"/var/lib/libvirt/qemu/domain-3-testqemu/{,**}\" rwk,\n",
+        "  \"/run/libvirt/qemu/testqemu.pid\" rwk,\n",
+        "  \"/var/lib/libvirt/images/testqemu.img\" rwk,\n",
+    ] {
+        assert!(profile.contains(rule), "{rule}\n{profile}");
+    }
+}
+
+#[test]
+fn one_bad_domain_does_not_stop_a_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("a.xml", &testqemu());
+    write("b.xml", &testqemu().replace("/var/lib/libvirt/images/testqemu.img", "/etc/shadow"));
+    write("c.xml", &testqemu().replace("a22e3930", "b22e3930").replace("testqemu", "other"));
+    let derived = run(tool("aa-derive").arg(dir.path()), "");
+    assert_eq!(derived.status.code(), Some(1));
+    let rendered =
+        output(tool("aa-render").arg("--dir").arg(dir.path()), &String::from_utf8(derived.stdout).unwrap());
+    assert_eq!(rendered.lines().count(), 2);
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn each_fixture_compiles() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/domains");
+    let mut compiled = 0;
+    for entry in std::fs::read_dir(fixtures).unwrap() {
+        let xml = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let derived = run(&mut tool("aa-derive"), &xml);
+        if derived.status.code() == Some(1) {
+            continue;
+        }
+        let profile = output(tool("aa-render").arg("--stdout"), &String::from_utf8(derived.stdout).unwrap());
+        output(&mut parser(), &profile);
+        compiled += 1;
+    }
+    assert!(compiled >= 2);
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_broken_profile_does_not_compile() {
+    let broken = profile(&testqemu()).replace("\"/var/lib/libvirt/images/testqemu.img\" rwk,", "\"/var rwk,");
+    assert!(!run(&mut parser(), &broken).status.success());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever stands in names and paths, the profile compiles, is one profile, and has as many
+    /// statements as the same domain with harmless ones.
+    #[test]
+    #[ignore = "needs apparmor_parser"]
+    fn hostile_text_adds_no_statement(text in "[ -~äé日\\t]{1,40}") {
+        let text = text.replace('/', "_");
+        prop_assume!(!text.trim().is_empty() && text.trim() == text);
+        let named = run(&mut tool("aa-derive"), &hostile(&text));
+        if named.status.code() == Some(1) {
+            // A control character in the name.
+            prop_assert!(text.contains('\t'), "{}", String::from_utf8_lossy(&named.stderr));
+            return Ok(());
+        }
+        let evil = profile(&hostile(&text));
+        let harmless = profile(&hostile("x"));
+        let statements = |profile: &str| profile.lines().filter(|line| line.ends_with(',')).count();
+        prop_assert_eq!(statements(&evil), statements(&harmless));
+        let names = output(parser().arg("--names"), &evil);
+        prop_assert_eq!(names.trim(), "libvirt-a22e3930-d87a-584e-22b2-1d8950212bac");
+        output(&mut parser(), &evil);
+    }
+}
