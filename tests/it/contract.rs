@@ -98,7 +98,8 @@ fn what_aa_render_reads_and_writes() {
     let line = output(tool("aa-render").arg("--dir").arg(dir.path()), &format!("{record}\n"));
     let rendered: Rendered = serde_json::from_str(&line).unwrap();
     assert_eq!((rendered.version, rendered.profile.as_str(), rendered.changed), (1, PROFILE, true));
-    assert!(rendered.file.ends_with(PROFILE) && rendered.rules_file.ends_with(".files"));
+    assert_eq!(rendered.rules_file, format!("{}.files", rendered.file));
+    assert!(rendered.file.ends_with(PROFILE));
     let rules = std::fs::read_to_string(&rendered.rules_file).unwrap();
     assert!(rules.contains("  \"/srv/a\" rk,\n"), "{rules}");
 }

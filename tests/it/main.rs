@@ -1,6 +1,6 @@
 //! Tests across the borders of the tools: what one writes, the next reads, and the parser takes.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first thing that goes wrong")]
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that goes wrong")]
 
 mod contract;
 mod pipeline;

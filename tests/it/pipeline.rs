@@ -1,5 +1,6 @@
 //! Domain XML all the way to text that the real parser takes.
 
+use std::fmt::Write;
 use std::process::Command;
 
 use proptest::prelude::*;
@@ -30,7 +31,7 @@ fn parser() -> Command {
 fn hostile(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
-        escaped += &format!("&#{};", u32::from(c));
+        write!(escaped, "&#{};", u32::from(c)).unwrap();
     }
     testqemu()
         .replace("<name>testqemu</name>", &format!("<name>n{escaped}</name>"))
