@@ -3,28 +3,14 @@
 
 use aa_contract::{Access, Feature, NoteKind};
 
-use crate::base::RUN;
 use crate::deriver::Deriver;
 use crate::error::{Error, Refusal};
 use crate::host::{Host, Kind};
 use crate::xml::Element;
 
-/// A serial, parallel, console or channel device.
+/// A serial, parallel, console or channel device. A channel on a Unix socket without a path has it
+/// below the guest's own channel directory, which every guest is granted.
 pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
-    // A channel on a Unix socket without a path gets one below the guest's own channel directory.
-    if device.name() == "channel"
-        && device.attr("type") == Some("unix")
-        && device.child("source").and_then(|source| source.attr("path")).is_none_or(str::is_empty)
-    {
-        let short = deriver.short.clone();
-        deriver.allow_below(
-            device,
-            "channel socket",
-            &format!("{RUN}/channel/{short}"),
-            "{,**}",
-            Access::RWK,
-        )?;
-    }
     source(deriver, device, "character device")
 }
 

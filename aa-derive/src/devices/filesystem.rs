@@ -2,7 +2,6 @@
 
 use aa_contract::{Access, Feature, NoteKind};
 
-use crate::base::LIB;
 use crate::deriver::Deriver;
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
@@ -35,17 +34,9 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
             deriver.uses(Feature::Virtiofs);
             match source.attr("socket") {
                 Some(socket) => deriver.grant(source, "virtiofs socket", socket, Access::RW).map(drop),
-                // virtiofsd, which libvirtd starts, opens the directory; QEMU needs its socket.
-                None => {
-                    let short = deriver.short.clone();
-                    deriver.allow_below(
-                        device,
-                        "virtiofs socket",
-                        &format!("{LIB}/domain-{short}"),
-                        "{,**}",
-                        Access::RWK,
-                    )
-                }
+                // virtiofsd, which libvirtd starts, opens the directory; QEMU needs its socket, which is in
+                // the state directory that every guest is granted.
+                None => Ok(()),
             }
         }
         Some(other) => {
