@@ -242,13 +242,14 @@ fn parsers_that_hang_crash_or_are_missing_are_told_apart() {
         );
         fs::write(host.at("parser"), text).unwrap();
     };
-    for (script, message) in [
-        ("sleep 60", "was ended after 1 seconds"),
-        ("kill -SEGV $$", "killed by signal 11"),
-        ("while :; do head -c 1000000 /dev/zero; done", "after writing 67108864 bytes"),
+    // Only the one that hangs is to be ended by the time.
+    for (script, timeout, message) in [
+        ("sleep 60", "1", "was ended after 1 seconds"),
+        ("kill -SEGV $$", "120", "killed by signal 11"),
+        ("while :; do head -c 1000000 /dev/zero; done", "120", "after writing 67108864 bytes"),
     ] {
         parser(script);
-        host.expect(&["--timeout", "1", NAME], "", 3, &[], &[message], "");
+        host.expect(&["--timeout", timeout, NAME], "", 3, &[], &[message], "");
     }
     parser("echo 'Skipping profile in disable: x' >&2");
     host.expect(&[NAME], "", 1, &[], &["Skipping profile"], "");

@@ -42,6 +42,26 @@ case_a_syntax_error_is_1_and_names_its_line() {
     expect 0 aa-load "$PROFILE"
 }
 
+case_a_syntax_error_in_the_users_template_is_1() {
+    make_guest template
+    local before line
+    before=$(hash_of "$PROFILE")
+    mkdir templates
+    sed '/^profile LIBVIRT_TEMPLATE/a\  /of/the/user rwq,' "$PROFILES/TEMPLATE.qemu" >templates/TEMPLATE.qemu
+    expect 0 aa-render --renew --template-dir "$PWD/templates" derived.json
+    cp stdout rendered.json
+    line=$(grep -n '/of/the/user' "$PROFILES/$PROFILE" | cut -d: -f1)
+    expect 1 aa-load rendered.json
+    says "$stderr" "$PROFILES/$PROFILE"
+    says "$stderr" "[: ]$line[: ]"
+    [ "$(hash_of "$PROFILE")" = "$before" ]
+    expect 1 qemu_given "$UUID" -blockdev driver=file,node-name=secret,read-only=on,filename=/etc/shadow
+    # The twin: the host's own template again.
+    expect 0 aa-render --renew derived.json
+    cp stdout rendered.json
+    expect 0 aa-load rendered.json
+}
+
 case_a_template_without_its_marker_writes_nothing() {
     UUID=$(new_uuid)
     domain_xml marker "$UUID" >marker.xml
