@@ -1,0 +1,150 @@
+//! Weaknesses of the original that lie in image headers (W-21, W-25, W-26, W-42) and devices (W-28, W-43).
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use aa_contract::NoteKind;
+
+use crate::common::{derive_with, domain, options, rules};
+
+/// A qcow2 image of version 3 that names these; the format's name stands in an extension before the data file's.
+fn qcow2(backing: Option<(&str, Option<&str>)>, data: Option<&str>) -> Vec<u8> {
+    let mut extensions = Vec::new();
+    let mut extension = |kind: u32, text: &str| {
+        extensions.extend(kind.to_be_bytes());
+        extensions.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
+        extensions.extend(text.as_bytes());
+        extensions.resize(extensions.len().next_multiple_of(8), 0);
+    };
+    if let Some((_, Some(format))) = backing {
+        extension(0xe279_2aca, format);
+    }
+    if let Some(data) = data {
+        extension(0x4441_5441, data);
+    }
+    extension(0, "");
+    let name = backing.map_or("", |(name, _)| name);
+    let mut image = b"QFI\xfb\0\0\0\x03".to_vec();
+    let offset = if name.is_empty() { 0 } else { 104 + extensions.len() as u64 };
+    image.extend(offset.to_be_bytes());
+    image.extend(u32::try_from(name.len()).unwrap().to_be_bytes());
+    image.extend(16u32.to_be_bytes());
+    image.extend((1u64 << 20).to_be_bytes());
+    image.resize(72, 0);
+    image.extend(u64::from(data.is_some()).wrapping_mul(4).to_be_bytes());
+    image.resize(96, 0);
+    image.extend(4u32.to_be_bytes());
+    image.extend(104u32.to_be_bytes());
+    image.extend(extensions);
+    image.extend(name.as_bytes());
+    image
+}
+
+fn host(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (path, bytes) in files {
+        let path = root.path().join(path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    root
+}
+
+fn disk(format: &str, root: &Path) -> Result<aa_contract::Derived, aa_derive::Error> {
+    let xml = format!("<devices><disk><driver type='{format}'/><source file='/srv/top'/></disk></devices>");
+    derive_with(&domain(&xml), &options(), root)
+}
+
+#[test]
+fn w25_a_layer_that_cannot_be_read_is_granted_and_named() {
+    let root = host(&[("/srv/top", qcow2(Some(("missing.qcow2", Some("qcow2"))), None))]);
+    let record = disk("qcow2", root.path()).unwrap();
+    assert_eq!(rules(&record), ["rk /srv/missing.qcow2", "rwk /srv/top"]);
+    assert!(record.notes().iter().any(|note| note.kind == NoteKind::MissingFile));
+}
+
+#[test]
+fn w26_a_data_file_behind_a_padded_extension_is_found() {
+    let root = host(&[
+        ("/srv/top", qcow2(Some(("/srv/base", Some("qcow2"))), Some("/srv/data"))),
+        ("/srv/base", qcow2(None, None)),
+        ("/srv/data", Vec::new()),
+    ]);
+    assert_eq!(
+        rules(&disk("qcow2", root.path()).unwrap()),
+        ["rk /srv/base", "rwk /srv/data", "rwk /srv/top"]
+    );
+}
+
+#[test]
+fn w42_a_header_reaches_nothing_restricted_and_no_pattern() {
+    for restricted in [
+        "/etc/passwd",
+        "../etc/shadow",
+        "file:///etc/shadow",
+        "json:{\"file\":{\"driver\":\"file\",\"filename\":\"/etc/shadow\"},\"driver\":\"raw\"}",
+    ] {
+        let root = host(&[("/srv/top", qcow2(Some((restricted, Some("raw"))), None))]);
+        assert!(disk("qcow2", root.path()).is_err(), "{restricted}");
+    }
+    let root = host(&[("/srv/top", qcow2(Some(("/srv/*", Some("raw"))), None))]);
+    assert_eq!(rules(&disk("qcow2", root.path()).unwrap()), ["rk /srv/*", "rwk /srv/top"]);
+}
+
+#[test]
+fn what_a_guest_can_write_is_never_read() {
+    let evil = qcow2(Some(("/srv/secret", Some("raw"))), Some("/srv/data"));
+    // The disk itself is raw, declared or not.
+    let root = host(&[("/srv/top", evil.clone())]);
+    assert_eq!(rules(&disk("raw", root.path()).unwrap()), ["rwk /srv/top"]);
+    let undeclared = domain("<devices><disk><source file='/srv/top'/></disk></devices>");
+    assert_eq!(rules(&derive_with(&undeclared, &options(), root.path()).unwrap()), ["rwk /srv/top"]);
+    // A raw layer, and one whose format nobody declared.
+    for format in [Some("raw"), None] {
+        let root =
+            host(&[("/srv/top", qcow2(Some(("/srv/base", format)), None)), ("/srv/base", evil.clone())]);
+        assert_eq!(
+            rules(&disk("qcow2", root.path()).unwrap()),
+            ["rk /srv/base", "rwk /srv/top"],
+            "{format:?}"
+        );
+    }
+    // Declared by the image above, it is read.
+    let root = host(&[("/srv/top", qcow2(Some(("/srv/base", Some("qcow2"))), None)), ("/srv/base", evil)]);
+    assert!(rules(&disk("qcow2", root.path()).unwrap()).contains(&"rk /srv/secret".to_owned()));
+}
+
+#[test]
+fn a_loop_and_a_chain_without_end_are_refused() {
+    let root = host(&[
+        ("/srv/top", qcow2(Some(("/srv/b", Some("qcow2"))), None)),
+        ("/srv/b", qcow2(Some(("/srv/top", Some("qcow2"))), None)),
+    ]);
+    assert!(disk("qcow2", root.path()).unwrap_err().to_string().contains("loop"));
+    let mut files: Vec<(String, Vec<u8>)> = (0..300)
+        .map(|n| (format!("/srv/{n}"), qcow2(Some((&format!("/srv/{}", n + 1), Some("qcow2"))), None)))
+        .collect();
+    files.push(("/srv/top".to_owned(), qcow2(Some(("/srv/0", Some("qcow2"))), None)));
+    let files: Vec<(&str, Vec<u8>)> =
+        files.iter().map(|(path, bytes)| (path.as_str(), bytes.clone())).collect();
+    let root = host(&files);
+    assert!(disk("qcow2", root.path()).unwrap_err().to_string().contains("more than 200 images"));
+}
+
+#[test]
+fn w28_w43_one_vfio_group_also_on_a_platform_bus() {
+    let real = "/sys/devices/platform/soc/pci0000:00/0000:03:00.0";
+    let root =
+        host(&[(&format!("{real}/config"), Vec::new()), ("/sys/kernel/iommu_groups/4/type", Vec::new())]);
+    symlink("../../../../../kernel/iommu_groups/4", root.path().join(&real[1..]).join("iommu_group"))
+        .unwrap();
+    fs::create_dir_all(root.path().join("sys/bus/pci/devices")).unwrap();
+    symlink(format!("../../../..{real}"), root.path().join("sys/bus/pci/devices/0000:03:00.0")).unwrap();
+    let xml = "<devices><hostdev mode='subsystem' type='pci'><source><address domain='0' bus='3' slot='0' function='0'/></source></hostdev></devices>";
+    let record = derive_with(&domain(xml), &options(), root.path()).unwrap();
+    assert_eq!(
+        rules(&record),
+        [format!("r {real}/config"), "rw /dev/vfio/4".to_owned(), "rw /dev/vfio/vfio".to_owned()]
+    );
+}
