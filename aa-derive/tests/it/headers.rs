@@ -137,8 +137,11 @@ fn w28_w43_one_vfio_group_also_on_a_platform_bus() {
     let real = "/sys/devices/platform/soc/pci0000:00/0000:03:00.0";
     let root =
         host(&[(&format!("{real}/config"), Vec::new()), ("/sys/kernel/iommu_groups/4/type", Vec::new())]);
-    symlink("../../../../../kernel/iommu_groups/4", root.path().join(&real[1..]).join("iommu_group"))
-        .unwrap();
+    symlink(
+        "../../../../../kernel/iommu_groups/4",
+        root.path().join(real.trim_start_matches('/')).join("iommu_group"),
+    )
+    .unwrap();
     fs::create_dir_all(root.path().join("sys/bus/pci/devices")).unwrap();
     symlink(format!("../../../..{real}"), root.path().join("sys/bus/pci/devices/0000:03:00.0")).unwrap();
     let xml = "<devices><hostdev mode='subsystem' type='pci'><source><address domain='0' bus='3' slot='0' function='0'/></source></hostdev></devices>";
