@@ -23,7 +23,8 @@ pub(crate) fn source(
     if let Some(log) = device.child("log")
         && let Some(file) = log.attr("file")
     {
-        deriver.grant(log, "log file", file, Access::A)?;
+        // Not for appending only: QEMU opens it so that it is made if it is missing, which AppArmor counts as writing.
+        deriver.grant(log, "log file", file, Access::W)?;
     }
     let source = device.child("source");
     let place = source.unwrap_or(*device);

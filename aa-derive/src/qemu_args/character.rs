@@ -2,7 +2,7 @@
 
 use aa_contract::{Access, Feature, NoteKind};
 
-use super::{BOTH, Context, READ};
+use super::{BOTH, Context, READ, WRITE};
 use crate::devices::chardev_pipe;
 use crate::error::Error;
 
@@ -51,15 +51,14 @@ pub(super) fn derive(context: &mut Context<'_, '_, '_>, text: &str) -> Result<()
 fn chardev(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
     let Some(mut options) = context.options(text, "backend") else { return Ok(()) };
     let backend = options.take("backend").unwrap_or_default();
-    let log = if options.is_on("logappend") { Access::A } else { Access::W };
-    context.take(&mut options, "logfile", super::Need::File(log))?;
+    // Even where it appends QEMU asks for the file to be made, which AppArmor counts as writing.
+    context.take(&mut options, "logfile", WRITE)?;
     match backend.as_str() {
         // An abstract socket has a name, and no file.
         "socket" if options.is_on("abstract") => drop(options.take("path")),
         "socket" | "serial" | "tty" | "parallel" | "parport" => context.take(&mut options, "path", BOTH)?,
         "file" => {
-            let access = if options.is_on("append") { Access::A } else { Access::W };
-            context.take(&mut options, "path", super::Need::File(access))?;
+            context.take(&mut options, "path", WRITE)?;
             context.take(&mut options, "input-path", READ)?;
         }
         "pipe" => {

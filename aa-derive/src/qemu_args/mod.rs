@@ -112,8 +112,6 @@ enum Need {
     Either(Access),
 }
 
-/// Append, as for logs.
-const APPEND: Need = Need::File(Access::A);
 const READ: Need = Need::File(Access::R);
 const WRITE: Need = Need::File(Access::W);
 const BOTH: Need = Need::File(Access::RW);

@@ -2,7 +2,7 @@
 
 use aa_contract::{Access, Feature, NoteKind};
 
-use super::{APPEND, BOTH, Context, Keys, Need, READ, WRITE};
+use super::{BOTH, Context, Keys, Need, READ, WRITE};
 use crate::error::Error;
 
 /// Types with the keys that name files.
@@ -18,7 +18,7 @@ const KEYS: [(&str, Keys); 21] = [
     ("dbus-vmstate", &[("addr", BOTH)]),
     ("vfio-user-server", &[("socket.path", BOTH), ("path", BOTH)]),
     ("x-vfio-user-server", &[("socket.path", BOTH), ("path", BOTH)]),
-    ("qtest", &[("log", APPEND)]),
+    ("qtest", &[("log", BOTH)]),
     ("sev-guest", &[("dh-cert-file", READ), ("session-file", READ)]),
     ("sev-snp-guest", &[]),
     ("tdx-guest", &[]),

@@ -280,9 +280,9 @@ fn character_devices() {
     check(&["-chardev", "socket,id=c,path=/c,abstract=on"], &[], &[]);
     check(&["-chardev", "socket,id=c,host=h,port=1"], &[], &[]);
     check(&["-chardev", "file,id=c,path=/srv/c"], &["/srv/c w"], &[]);
-    check(&["-chardev", "file,id=c,path=/srv/c,append=on"], &["/srv/c a"], &[]);
+    check(&["-chardev", "file,id=c,path=/srv/c,append=on"], &["/srv/c w"], &[]);
     check(&["-chardev", "pipe,id=c,path=/srv/c"], &["/srv/c rw", "/srv/c.in rw", "/srv/c.out rw"], &[]);
-    check(&["-chardev", "null,id=c,logfile=/srv/l,logappend=on"], &["/srv/l a"], &[]);
+    check(&["-chardev", "null,id=c,logfile=/srv/l,logappend=on"], &["/srv/l w"], &[]);
     check(&["-chardev", "null,id=c,logfile=/srv/l"], &["/srv/l w"], &[]);
     check(&["-chardev", "serial,id=c,path=/dev/ttyS0"], &["/dev/ttyS0 rw"], &[]);
     check(&["-chardev", "pty,id=c"], &[], &[]);

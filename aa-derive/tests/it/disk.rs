@@ -309,7 +309,7 @@ fn character_devices() {
         );
         assert_eq!(chardev("type='pty'><source path='/dev/pts/3'/>"), [""; 0]);
         assert_eq!(chardev("type='tcp'><source mode='bind' host='h' service='1'/>"), [""; 0]);
-        assert_eq!(chardev("type='pty'><log file='/srv/l' append='on'/>"), ["a /srv/l"]);
+        assert_eq!(chardev("type='pty'><log file='/srv/l' append='on'/>"), ["w /srv/l"]);
         refused(&format!("<{role} type='file'><source path='/etc/f'/></{role}>"));
         refused(&format!("<{role} type='file'><source/></{role}>"));
     }

@@ -135,7 +135,7 @@ fn w32_the_constructs_that_the_original_misses() {
         ("<interface type='network'><rom file='/srv/rom'/><model type='e1000'/></interface>", "r /srv/rom"),
         ("<redirdev bus='usb' type='unix'><source mode='connect' path='/run/u'/></redirdev>", "rw /run/u"),
         ("<video><model type='virtio' blob='on'/></video>", "rw /dev/udmabuf"),
-        ("<serial type='pty'><log file='/srv/l'/></serial>", "a /srv/l"),
+        ("<serial type='pty'><log file='/srv/l'/></serial>", "w /srv/l"),
     ] {
         assert!(device(xml).contains(&rule.to_owned()), "{xml}: {:?}", device(xml));
     }
