@@ -269,6 +269,7 @@ case_tpm_emulator() {
     says "$(qmp_ok alpha query-tpm)" '"id":"tpm0"'
     alpha_cannot_take "$(tpm_socket beta)"
     mark=$(log_mark)
+    mkdir -p /run/libvirt/qemu/channel/1-alpha
     expect 1 timeout 20 aa-confine --uuid "$(uuid_of alpha)" -- /usr/bin/swtpm socket --tpm2 \
         --ctrl type=unixio,path=/run/libvirt/qemu/channel/1-alpha/probe --tpmstate "dir=$(tpm_state beta)"
     [ -n "$(denials_since "$mark" | grep -F "profile=\"$(profile_of alpha)\"" | grep -F "$(tpm_state beta)")" ]
