@@ -1,0 +1,127 @@
+//! The argument of `-f` and `-F`.
+
+use aa_contract::quote::escape_literal;
+use aa_contract::{Glob, LiteralPath, Target};
+use aa_derive::host::{Files, Host as _};
+use aa_derive::path_policy::{Owner, PathPolicy, Want};
+
+use crate::error::Error;
+
+/// The one pattern that libvirtd adds to a path: the directory and everything below it, where it labels a
+/// directory with its subtree. Everything before it is literal.
+const SUBTREE: &str = "{,**}";
+
+/// What an argument of `-f` or `-F` grants.
+///
+/// # Errors
+/// It is no absolute path, leads nowhere, or is restricted.
+pub fn target(argument: &str, policy: &PathPolicy, owner: Owner<'_>, files: &Files) -> Result<Target, Error> {
+    let dir = argument.strip_suffix(SUBTREE).filter(|dir| dir.ends_with('/'));
+    let path = dir.unwrap_or(argument);
+    // A path that is not normal is made so below; one that is none is refused here.
+    if !path.starts_with('/') || path.contains('\0') {
+        LiteralPath::new(path)?;
+    }
+    let resolved =
+        files.resolve(path).map_err(|source| Error::Unresolvable { path: argument.to_owned(), source })?.path;
+    if resolved == "/" {
+        return Err(Error::Root(argument.to_owned()));
+    }
+    let verdict = if dir.is_some() {
+        policy.check_tree(&resolved, Want::Write, owner)
+    } else {
+        policy.check(&resolved, Want::Write, owner)
+    };
+    verdict.map_err(|line| Error::Restricted {
+        path: argument.to_owned(),
+        resolved: resolved.clone(),
+        line: line.to_string(),
+    })?;
+    let resolved = LiteralPath::new(resolved)?;
+    Ok(match dir {
+        Some(_) => Target::Glob(Glob::below(&resolved, SUBTREE)?),
+        None => Target::Path(resolved),
+    })
+}
+
+/// Whether a rule for `glob` grants `target` too: only told of patterns of the form `DIR/{,**}`.
+pub fn is_below(glob: &Glob, target: &Target) -> bool {
+    let Some(dir) = glob.as_str().strip_suffix(SUBTREE).filter(|dir| dir.ends_with('/')) else {
+        return false;
+    };
+    // A directory with a pattern in it is never told: what is quoted has none of these.
+    if dir.contains(['*', '?', '[', '{']) {
+        return false;
+    }
+    match target {
+        Target::Glob(inner) => inner.as_str().starts_with(dir),
+        Target::Path(path) => {
+            let mut quoted = String::new();
+            escape_literal(path.as_str(), &mut quoted);
+            quoted.starts_with(dir)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aa_derive::path_policy;
+
+    fn read(argument: &str) -> Result<Target, String> {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path()).unwrap();
+        let policy = PathPolicy::parse(path_policy::DEFAULT).unwrap();
+        let owner = Owner { id: Some(1), name: "t1" };
+        target(argument, &policy, owner, &files).map_err(|error| error.to_string())
+    }
+
+    fn glob(pattern: &str) -> Target {
+        Target::Glob(Glob::new(pattern).unwrap())
+    }
+
+    fn path(path: &str) -> Target {
+        Target::Path(LiteralPath::new(path).unwrap())
+    }
+
+    #[test]
+    fn only_the_suffix_that_libvirtd_adds_is_a_pattern() {
+        let own = "/var/lib/libvirt/qemu/domain-1-t1/{,**}";
+        assert_eq!(read(own), Ok(glob(own)));
+        assert_eq!(read("/srv/a*/{,**}"), Ok(glob("/srv/a\\052/{,**}")));
+        for literal in ["/srv/a*", "/srv/**", "/srv/{a,b}", "/srv/{,**}x", "/srv/x{,**}"] {
+            assert_eq!(read(literal), Ok(path(literal)));
+        }
+        assert_eq!(read("/srv//./x/../a.img"), Ok(path("/srv/a.img")));
+    }
+
+    #[test]
+    fn what_is_no_path_or_restricted_is_refused() {
+        for bad in ["", "rel", "/", "/{,**}", "/srv/../{,**}", "rel/{,**}", "/..", "/a\0b"] {
+            assert!(read(bad).is_err(), "{bad:?} {:?}", read(bad));
+        }
+        let error = read("/etc/shadow").unwrap_err();
+        assert!(error.contains("\"/etc/shadow\"") && error.contains("refuse /etc"), "{error}");
+        // Another guest's directory, by its id or by its name.
+        for other in ["/var/lib/libvirt/qemu/domain-2-t1/{,**}", "/var/lib/libvirt/qemu/domain-1-t2/x"] {
+            assert!(read(other).is_err(), "{other}");
+        }
+        // A directory above what is restricted.
+        assert!(read("/usr/{,**}").is_err());
+    }
+
+    #[test]
+    fn a_pattern_covers_what_is_below_its_directory_and_no_neighbour() {
+        let own = Glob::new("/a\\052/b/{,**}").unwrap();
+        for below in [path("/a*/b/c"), path("/a*/b/c/d"), glob("/a\\052/b/{,**}"), glob("/a\\052/b/c/{,**}")]
+        {
+            assert!(is_below(&own, &below), "{below:?}");
+        }
+        for beside in [path("/a*/b"), path("/a*/bc"), path("/axx/b/c"), glob("/a\\052/{,**}")] {
+            assert!(!is_below(&own, &beside), "{beside:?}");
+        }
+        for other in ["/a/**", "/*/{,**}", "/a{,**}"] {
+            assert!(!is_below(&Glob::new(other).unwrap(), &path("/a/b")), "{other}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Where the helper works: the real places, or a tree that stands for them in tests.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aa_load::parser::Parser;
+use aa_render::Layout;
+
+use crate::error::Error;
+
+/// Longest that one run of the parser may take: it takes two seconds in an emulated guest, some 70 ms otherwise.
+const PARSER_TIME: Duration = Duration::from_secs(60);
+
+/// The host's places. None of them can be set from outside.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The profile directory, and the policy tree it is in, with the templates.
+    pub layout: Layout,
+    /// What stands for `/` where the guest's files are looked at.
+    pub root: PathBuf,
+    /// A mounted procfs.
+    pub proc: PathBuf,
+    /// The parser, if not the installed one.
+    pub parser: Option<PathBuf>,
+    /// How long a call waits for another one of the same guest.
+    pub patience: Duration,
+}
+
+impl Host {
+    /// The machine itself.
+    ///
+    /// # Errors
+    /// Never with these names; [`Error::Render`] by signature.
+    pub fn installed() -> Result<Self, Error> {
+        let base = Path::new(aa_render::layout::POLICY_BASE);
+        Ok(Self {
+            layout: Layout::new(&base.join("libvirt"), base)?,
+            root: "/".into(),
+            proc: "/proc".into(),
+            parser: None,
+            patience: PARSER_TIME + PARSER_TIME,
+        })
+    }
+
+    /// The parser, looked for only when it is needed: a dry run works without.
+    ///
+    /// # Errors
+    /// [`Error::Parser`]: it is not installed.
+    pub fn parser(&self) -> Result<Parser, Error> {
+        Ok(Parser::find(self.parser.as_deref())?.with_time(PARSER_TIME))
+    }
+}

@@ -1,0 +1,242 @@
+//! The life of a guest's profile, and everything that goes wrong in it.
+
+use std::fs;
+
+use crate::tree::{NAME, Tree, guest};
+
+const A: &str = "\"/srv/a.img\" rwk,";
+
+#[test]
+fn create_replace_delete() {
+    let tree = Tree::new();
+    let xml = guest(1, &["/srv/a.img"]);
+    tree.call(&["-c"], &xml).unwrap();
+    assert_eq!(tree.names(), [NAME.to_owned(), format!("{NAME}.files")]);
+    assert!(tree.rules().contains(&A.to_owned()));
+    assert!(tree.text("").unwrap().contains(&format!("profile {NAME} ")));
+    let file = tree.file("").display().to_string();
+    assert_eq!(tree.parser_calls(), [format!("-a -K -j0 {file}")]);
+    // What a person wrote into the base profile stays.
+    let mine = format!("{}# mine\n", tree.text("").unwrap());
+    fs::write(tree.file(""), &mine).unwrap();
+    tree.call(&["-r"], &guest(1, &["/srv/b.img"])).unwrap();
+    assert!(!tree.rules().contains(&A.to_owned()));
+    assert_eq!(tree.text("").as_deref(), Some(mine.as_str()));
+    assert_eq!(tree.parser_calls(), [format!("-r -K -j0 {file}")]);
+    tree.call(&["-R"], "").unwrap();
+    assert!(tree.text(".files").is_some());
+    tree.call(&["-D"], "").unwrap();
+    assert_eq!(tree.names(), [NAME]);
+    assert_eq!(tree.parser_calls(), ["-R -K -j0", "-R -K -j0"]);
+}
+
+#[test]
+fn a_mode_that_does_not_fit_changes_nothing() {
+    let tree = Tree::new();
+    let xml = guest(1, &["/srv/a.img"]);
+    for mode in ["-r", "-a", "-R", "-D"] {
+        assert!(tree.refused(&[mode], &xml).contains("does not exist"), "{mode}");
+    }
+    assert!(tree.names().is_empty());
+    tree.call(&["-c"], &xml).unwrap();
+    let before = tree.text(".files");
+    assert!(tree.refused(&["-c"], &guest(1, &["/srv/b.img"])).contains("exists"));
+    assert_eq!(tree.text(".files"), before);
+    assert_eq!(tree.parser_calls().len(), 1);
+}
+
+#[test]
+fn what_is_refused_is_named_and_leaves_nothing() {
+    let tree = Tree::new();
+    let xml = guest(1, &["/srv/a.img"]);
+    let other = xml.replace("a22e3930", "b22e3930");
+    let too_large = format!("{xml}{}", " ".repeat(10 * 1024 * 1024));
+    for (bad, why) in [
+        (guest(1, &["/etc/shadow"]), "devices/disk[1]/source asks for rwk, and the path policy has line"),
+        (other, "the XML is of libvirt-b22e3930"),
+        (xml.replace("hvm", "hvm_invalid"), "os type \"hvm_invalid\""),
+        (xml.replace("<name>t1", "<name>t*"), "domain name"),
+        (xml.replace("<name>t1</name>", ""), "no name"),
+        (xml.replace("</devices>", ""), ""),
+        (too_large, "larger than 10 MiB"),
+        (String::new(), ""),
+    ] {
+        let error = tree.refused(&["-c"], &bad);
+        assert!(error.contains(why), "{error}");
+    }
+    for name in ["libvirt-a22e3930", "a22e3930-d87a-584e-22b2-1d8950212bac", &format!("{NAME}//x"), "../x"] {
+        assert!(tree.refused(&["-u", name, "-c"], &xml).contains("invalid UUID"), "{name}");
+    }
+    assert!(tree.names().is_empty());
+    assert!(tree.parser_calls().is_empty());
+}
+
+#[test]
+fn a_parser_that_fails_or_dies_leaves_the_old_state() {
+    for fails in ["exit 1", "exit 243", "kill -9 $$", "kill -SEGV $$"] {
+        let tree = Tree::new();
+        let xml = guest(1, &["/srv/a.img"]);
+        tree.parser_does(fails);
+        tree.call(&["-c"], &xml).unwrap_err();
+        assert!(tree.names().is_empty(), "{fails}: {:?}", tree.names());
+        tree.parser_does("");
+        tree.call(&["-c"], &xml).unwrap();
+        tree.call(&["-r", "-F", "/srv/hot.img"], &xml).unwrap();
+        let before = tree.text(".files");
+        tree.parser_does(fails);
+        tree.call(&["-r"], &guest(1, &["/srv/b.img"])).unwrap_err();
+        tree.call(&["-r", "-F", "/srv/c.img"], &xml).unwrap_err();
+        tree.call(&["-D"], "").unwrap_err();
+        assert_eq!(tree.text(".files"), before, "{fails}");
+        // The next one that works has lost nothing.
+        tree.parser_does("");
+        tree.call(&["-r", "-F", "/srv/d.img"], &xml).unwrap();
+        for path in ["a", "hot", "d"] {
+            assert!(tree.rules().contains(&format!("\"/srv/{path}.img\" rwk,")), "{path}");
+        }
+        assert!(!tree.rules().contains(&"\"/srv/c.img\" rwk,".to_owned()));
+    }
+}
+
+#[test]
+fn unloading_what_is_not_loaded_is_done() {
+    for status in [254, 234] {
+        let tree = Tree::new();
+        tree.call(&["-c"], &guest(1, &[])).unwrap();
+        tree.parser_does(&format!("exit {status}"));
+        tree.call(&["-R"], "").unwrap();
+        tree.call(&["-D"], "").unwrap();
+        assert_eq!(tree.names(), [NAME]);
+    }
+}
+
+#[test]
+fn a_dry_run_changes_nothing_in_any_mode() {
+    let tree = Tree::new();
+    let xml = guest(1, &["/srv/a.img"]);
+    let text = tree.call(&["-d", "-c"], &xml).unwrap();
+    let dir = tree.profiles().display();
+    assert!(text.contains(&format!("virt-aa-helper:\n{dir}/{NAME}.files\nvirt-aa-helper:\n  \"/")), "{text}");
+    assert!(text.contains(&format!("  {A}\n")), "{text}");
+    let end = format!(
+        "\n\nvirt-aa-helper:\n{dir}/{NAME}\nvirt-aa-helper:\n{NAME}\nvirt-aa-helper:\n  #include <libvirt/{NAME}.files>\n\n"
+    );
+    assert!(text.ends_with(&end), "{text}");
+    let append = tree.call(&["-d", "-r", "-F", "/srv/x"], &xml).unwrap();
+    assert!(append.ends_with("virt-aa-helper:\n  \"/srv/x\" rwk,\n\n"), "{append}");
+    assert!(tree.names().is_empty());
+    tree.call(&["-c"], &xml).unwrap();
+    tree.parser_calls();
+    let before = tree.text(".files");
+    for mode in ["-r", "-R", "-D", "-a"] {
+        tree.call(&["-d", mode], &guest(1, &["/srv/b.img"])).unwrap();
+    }
+    assert_eq!(tree.text(".files"), before);
+    assert!(tree.parser_calls().is_empty());
+}
+
+#[test]
+fn what_adds_nothing_loads_nothing() {
+    let tree = Tree::new();
+    let xml = guest(1, &["/srv/a.img"]);
+    let own = ["/var/lib/libvirt/qemu/domain-1-t1/{,**}", "/var/lib/libvirt/qemu/domain-1-t1/master-key.aes"];
+    tree.call(&["-c"], &xml).unwrap();
+    assert_eq!(tree.parser_calls().len(), 1);
+    for path in own {
+        tree.call(&["-r", "-F", path], &xml).unwrap();
+    }
+    assert!(tree.parser_calls().is_empty());
+    // The twins: a new path; files that someone changed since; after an unload; a plain -r, which may be a start.
+    let loads = |options: &[&str]| {
+        tree.call(options, &xml).unwrap();
+        tree.parser_calls().len()
+    };
+    assert_eq!(loads(&["-r", "-F", "/srv/new.img"]), 1);
+    assert_eq!(loads(&["-r", "-F", "/srv/new.img"]), 0);
+    fs::write(tree.file(""), format!("{}\n", tree.text("").unwrap())).unwrap();
+    assert_eq!(loads(&["-r", "-F", own[0]]), 1);
+    assert_eq!(loads(&["-R"]), 1);
+    assert_eq!(loads(&["-r", "-F", own[0]]), 1);
+    assert_eq!(loads(&["-r"]), 1);
+}
+
+#[test]
+fn a_grant_lasts_as_long_as_it_is_needed() {
+    let tree = Tree::new();
+    let xml = guest(1, &["/srv/a.img"]);
+    tree.call(&["-c"], &xml).unwrap();
+    let kept = ["/dev/userfaultfd", "/dev/net/tun", "/dev/tap4", "/srv/memory/{,**}"];
+    let dropped = ["/srv/hot.img", "/dev/sdx", "/var/cache/libvirt/qemu/qemu.screendump.x"];
+    for path in kept.iter().chain(&dropped) {
+        tree.call(&["-r", "-F", path], &xml).unwrap();
+        assert!(tree.rules().contains(&format!("\"{path}\" rwk,")), "{path}");
+    }
+    tree.call(&["-r"], &xml).unwrap();
+    for path in kept {
+        assert!(tree.rules().contains(&format!("\"{path}\" rwk,")), "{path}");
+    }
+    for path in dropped {
+        assert!(!tree.rules().contains(&format!("\"{path}\" rwk,")), "{path}");
+    }
+    // Another run of the guest starts from nothing, even if the last one was not cleaned up.
+    tree.call(&["-r"], &guest(2, &["/srv/a.img"])).unwrap();
+    assert!(!tree.rules().iter().any(|rule| rule.contains("userfaultfd") || rule.contains("memory")));
+}
+
+#[test]
+fn an_empty_or_foreign_rules_file_is_made_anew_from_the_xml() {
+    let foreign = "# DO NOT EDIT\n  \"/srv/old.img\" rwk,\n  deny \"/srv/a.img\" w,\n";
+    for damaged in ["", foreign, "  capability sys_admin,\n"] {
+        let tree = Tree::new();
+        let xml = guest(1, &["/srv/a.img"]);
+        tree.call(&["-c"], &xml).unwrap();
+        fs::write(tree.file(".files"), damaged).unwrap();
+        tree.call(&["-r", "-F", "/srv/hot.img"], &xml).unwrap();
+        let rules = tree.rules();
+        assert!(rules.contains(&A.to_owned()) && rules.contains(&"\"/srv/hot.img\" rwk,".to_owned()));
+        assert!(!rules.iter().any(|rule| rule.contains("old.img") || rule.contains("deny")), "{rules:?}");
+        assert!(!rules.iter().any(|rule| rule.contains("capability")), "{rules:?}");
+    }
+    let tree = Tree::new();
+    tree.call(&["-c"], &guest(1, &[])).unwrap();
+    fs::write(tree.file(""), "").unwrap();
+    tree.call(&["-r"], &guest(1, &[])).unwrap();
+    assert!(tree.text("").unwrap().contains(&format!("profile {NAME} ")));
+}
+
+#[test]
+fn what_is_no_path_is_not_appended() {
+    let tree = Tree::new();
+    let xml = guest(1, &[]);
+    tree.call(&["-c"], &xml).unwrap();
+    let before = tree.text(".files");
+    tree.parser_calls();
+    for bad in ["relative", "", "/", "/{,**}", "/etc/shadow", "/usr/{,**}", "/run/libvirt/libvirt-sock"] {
+        tree.refused(&["-r", "-F", bad], &xml);
+        tree.refused(&["-r", "-f", bad], &xml);
+    }
+    assert_eq!(tree.text(".files"), before);
+    assert!(tree.parser_calls().is_empty());
+    // A glob's letters are a file's name.
+    tree.call(&["-r", "-F", "/srv/*"], &xml).unwrap();
+    assert!(tree.rules().contains(&"\"/srv/\\052\" rwk,".to_owned()));
+}
+
+#[test]
+fn forty_at_once_lose_nothing() {
+    let tree = Tree::new();
+    let xml = guest(1, &["/srv/a.img"]);
+    tree.call(&["-c"], &xml).unwrap();
+    std::thread::scope(|scope| {
+        for n in 0..40 {
+            let (tree, xml) = (&tree, &xml);
+            scope.spawn(move || tree.call(&["-r", "-F", &format!("/srv/hot{n}.img")], xml).unwrap());
+        }
+    });
+    let rules = tree.rules();
+    for n in 0..40 {
+        assert!(rules.contains(&format!("\"/srv/hot{n}.img\" rwk,")), "{n}");
+    }
+    assert!(rules.contains(&A.to_owned()));
+    assert_eq!(tree.names(), [NAME.to_owned(), format!("{NAME}.files")]);
+}

@@ -1,0 +1,8 @@
+//! Whole calls, against a parser that writes down what it was asked for.
+
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
+mod tree;
