@@ -77,6 +77,10 @@ fn cargo_test() -> Result<Tally> {
         "--include-ignored",
     ]);
     command.env("AA_LIBVIRT_POLICY", differential::libvirt_policy()?);
+    if !workspace::root()?.join("../shared/captures").exists() {
+        say!("there are no recorded calls of libvirtd beside the project: they are not replayed")?;
+        command.args(["--skip", "replay::"]);
+    }
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

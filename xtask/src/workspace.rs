@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::process;
 
 /// The tools that are installed.
-pub(crate) const TOOLS: [&str; 4] = ["aa-derive", "aa-render", "aa-load", "aa-confine"];
+pub(crate) const TOOLS: [&str; 5] = ["aa-derive", "aa-render", "aa-load", "aa-confine", "virt-aa-helper"];
 
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
