@@ -49,6 +49,20 @@ pub struct Options {
     pub deny_readonly: bool,
 }
 
+impl Options {
+    /// The options of a call without any: headers are read, nothing is added, no pool is known.
+    pub fn new(policy: PathPolicy) -> Self {
+        Self {
+            policy,
+            pools: Pools::default(),
+            add: Vec::new(),
+            probe: true,
+            strict: false,
+            deny_readonly: false,
+        }
+    }
+}
+
 /// A rule that the caller adds to each domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addition {

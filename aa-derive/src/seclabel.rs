@@ -95,21 +95,13 @@ mod tests {
     use super::*;
     use crate::host::Files;
     use crate::path_policy::{DEFAULT, PathPolicy};
-    use crate::pool::Pools;
     use crate::{Options, derive as derive_domain};
 
     /// The notes on labels, or the refusal; and that the rules are the same as without a label.
     fn notes(labels: &str) -> Result<Vec<String>, Error> {
         let root = tempfile::tempdir().unwrap();
         let host = Files::new(root.path()).unwrap();
-        let options = Options {
-            policy: PathPolicy::parse(DEFAULT).unwrap(),
-            pools: Pools::default(),
-            add: Vec::new(),
-            probe: true,
-            strict: false,
-            deny_readonly: false,
-        };
+        let options = Options::new(PathPolicy::parse(DEFAULT).unwrap());
         let xml = |labels: &str| {
             format!(
                 "<domain type='kvm'><name>g</name><uuid>a22e3930-d87a-584e-22b2-1d8950212bac</uuid>\

@@ -7,7 +7,6 @@ use aa_contract::{Derived, NoteKind, Target};
 
 use crate::host::Files;
 use crate::path_policy::{self, PathPolicy};
-use crate::pool::Pools;
 use crate::{Error, Options};
 
 pub(crate) const UUID: &str = "a22e3930-d87a-584e-22b2-1d8950212bac";
@@ -21,14 +20,7 @@ pub(crate) fn domain(domain_type: &str, inner: &str) -> String {
 
 /// The record of such a domain, with `root` for the host.
 pub(crate) fn record(domain_type: &str, inner: &str, root: &Path) -> Result<Derived, Error> {
-    let options = Options {
-        policy: PathPolicy::parse(path_policy::DEFAULT).unwrap(),
-        pools: Pools::default(),
-        add: Vec::new(),
-        probe: false,
-        strict: false,
-        deny_readonly: false,
-    };
+    let options = Options { probe: false, ..Options::new(PathPolicy::parse(path_policy::DEFAULT).unwrap()) };
     crate::derive(domain(domain_type, inner).as_bytes(), &options, &Files::new(root).unwrap())
 }
 

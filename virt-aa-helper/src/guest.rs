@@ -5,7 +5,6 @@ use std::io::Read;
 use aa_contract::{Derived, ProfileName, VirtType};
 use aa_derive::host::Files;
 use aa_derive::path_policy::{self, PathPolicy};
-use aa_derive::pool::Pools;
 use aa_derive::{Options, derive};
 
 use crate::error::Error;
@@ -43,16 +42,8 @@ impl Guest {
         let policy = PathPolicy::parse(path_policy::DEFAULT)
             .map_err(|error| setup("path policy", error.to_string()))?;
         let files = Files::new(&host.root).map_err(|error| setup("root directory", error.to_string()))?;
-        let options = Options {
-            policy,
-            // libvirtd hands over volumes as the files that they are.
-            pools: Pools::default(),
-            add: Vec::new(),
-            probe: true,
-            strict: false,
-            // A deny rule cannot be undone: a later block commit into a backing file would fail.
-            deny_readonly: false,
-        };
+        // Volumes come as the files that they are; nothing denies, since a block commit could not undo it.
+        let options = Options::new(policy);
         let derived = derive(&xml, &options, &files)?;
         let domain = derived.domain();
         if domain.name.as_str().contains(BAD_IN_NAME) {

@@ -5,7 +5,6 @@ use aa_contract::{Derived, NoteKind, Target};
 
 use crate::host::Files;
 use crate::path_policy::{DEFAULT, PathPolicy};
-use crate::pool::Pools;
 use crate::{Error, Options, Refusal};
 
 /// A directory that stands for the host's root.
@@ -37,14 +36,7 @@ fn xml(inner: &str) -> String {
 
 fn derive(inner: &str) -> Result<Derived, Error> {
     let root = host();
-    let options = Options {
-        policy: PathPolicy::parse(DEFAULT).unwrap(),
-        pools: Pools::default(),
-        add: Vec::new(),
-        probe: true,
-        strict: false,
-        deny_readonly: false,
-    };
+    let options = Options::new(PathPolicy::parse(DEFAULT).unwrap());
     crate::derive(xml(inner).as_bytes(), &options, &Files::new(root.path()).unwrap())
 }
 
@@ -190,14 +182,7 @@ fn images_by_themselves() {
 fn a_fifo_is_no_disk() {
     let root = host();
     nix::unistd::mkfifo(&root.path().join("srv/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let options = Options {
-        policy: PathPolicy::parse(DEFAULT).unwrap(),
-        pools: Pools::default(),
-        add: Vec::new(),
-        probe: true,
-        strict: false,
-        deny_readonly: false,
-    };
+    let options = Options::new(PathPolicy::parse(DEFAULT).unwrap());
     let xml =
         xml("<qemu:commandline><qemu:arg value='-hda'/><qemu:arg value='/srv/fifo'/></qemu:commandline>");
     let error = crate::derive(xml.as_bytes(), &options, &Files::new(root.path()).unwrap()).unwrap_err();

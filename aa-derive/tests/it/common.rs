@@ -5,19 +5,11 @@ use std::path::Path;
 use aa_contract::{Derived, Target};
 use aa_derive::host::Files;
 use aa_derive::path_policy::{DEFAULT, PathPolicy};
-use aa_derive::pool::Pools;
 use aa_derive::{Error, Options, derive};
 
 /// The options of a call without any.
 pub(crate) fn options() -> Options {
-    Options {
-        policy: PathPolicy::parse(DEFAULT).unwrap(),
-        pools: Pools::default(),
-        add: Vec::new(),
-        probe: true,
-        strict: false,
-        deny_readonly: false,
-    }
+    Options::new(PathPolicy::parse(DEFAULT).unwrap())
 }
 
 /// A running kvm guest called `guest`, id 7, with this inside `<domain>`.
