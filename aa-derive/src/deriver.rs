@@ -7,12 +7,12 @@ use aa_contract::{
     Access, Derived, Domain, Feature, Glob, LiteralPath, Note, NoteKind, Origin, Rule, RuleSet, Target,
 };
 
-use crate::Options;
 use crate::domain::{refuse, short_name};
 use crate::error::{Error, Refusal};
 use crate::host::{Files, Host, Kind, Resolved};
 use crate::path_policy::{Owner, Want};
 use crate::xml::Element;
+use crate::{Addition, Options};
 
 /// Where a grant comes from: an element, and the depth in its backing chain if it is not the image itself.
 #[derive(Debug, Clone, Copy)]
@@ -94,15 +94,21 @@ impl<'a> Deriver<'a> {
         what: &'static str,
         path: &str,
     ) -> Result<Resolved, Error> {
+        self.follow(what, path).map_err(|kind| place.refuse(kind))
+    }
+
+    fn follow(&self, what: &'static str, path: &str) -> Result<Resolved, Refusal> {
         // Trailing and doubled slashes and dot components are the same file to the kernel.
         if !path.starts_with('/') || path.contains('\0') {
             let error = LiteralPath::new(path)
                 .err()
                 .unwrap_or(aa_contract::path::PathError::Relative(path.to_owned()));
-            return Err(place.refuse(Refusal::Path { what, error }));
+            return Err(Refusal::Path { what, error });
         }
-        self.host.resolve(path).map_err(|error| {
-            place.refuse(Refusal::Unresolvable { what, path: path.to_owned(), reason: error.to_string() })
+        self.host.resolve(path).map_err(|error| Refusal::Unresolvable {
+            what,
+            path: path.to_owned(),
+            reason: error.to_string(),
         })
     }
 
@@ -119,30 +125,69 @@ impl<'a> Deriver<'a> {
         access: Access,
         whole_tree: bool,
     ) -> Result<(), Error> {
-        let want = if access.writes() {
-            Want::Write
-        } else if access.exec().is_some() {
-            Want::Run
-        } else {
-            Want::Read
-        };
+        let element = || place.element.path();
+        self.judge(element, what, path, resolved, access, whole_tree).map_err(|kind| place.refuse(kind))
+    }
+
+    fn judge(
+        &self,
+        element: impl FnOnce() -> String,
+        what: &'static str,
+        path: &str,
+        resolved: &str,
+        access: Access,
+        whole_tree: bool,
+    ) -> Result<(), Refusal> {
         let policy = &self.options.policy;
         let verdict = if whole_tree {
-            policy.check_tree(resolved, want, self.owner())
+            policy.check_tree(resolved, Want::from(access), self.owner())
         } else {
-            policy.check(resolved, want, self.owner())
+            policy.check(resolved, Want::from(access), self.owner())
         };
-        verdict.map_err(|line| {
-            place.refuse(Refusal::Restricted {
-                what,
-                path: path.to_owned(),
-                resolved: resolved.to_owned(),
-                element: place.origin().element,
-                access: access.to_string(),
-                line: line.to_string(),
-                another_guests: line.is_own(),
-            })
+        verdict.map_err(|line| Refusal::Restricted {
+            what,
+            path: path.to_owned(),
+            resolved: resolved.to_owned(),
+            element: element(),
+            access: access.to_string(),
+            line: line.to_string(),
+            another_guests: line.is_own(),
         })
+    }
+
+    /// Follows the links of a path out of the XML and asks the path policy.
+    ///
+    /// # Errors
+    /// As [`Deriver::grant`].
+    pub(crate) fn permitted(
+        &self,
+        place: Place<'_>,
+        what: &'static str,
+        path: &str,
+        access: Access,
+        whole_tree: bool,
+    ) -> Result<Resolved, Error> {
+        let resolved = self.resolve(place, what, path)?;
+        self.permit(place, what, path, &resolved.path, access, whole_tree)?;
+        Ok(resolved)
+    }
+
+    /// Adds a rule of the caller's. A pattern is the caller's own word; a path is judged like one of the XML.
+    ///
+    /// # Errors
+    /// As [`Deriver::grant`].
+    pub(crate) fn add(&mut self, addition: &Addition) -> Result<(), Refusal> {
+        let (what, option) = ("added file", addition.option);
+        let target = match &addition.target {
+            Target::Glob(glob) => Target::Glob(glob.clone()),
+            Target::Path(path) => {
+                let resolved = self.follow(what, path.as_str())?.path;
+                self.judge(|| option.to_owned(), what, path.as_str(), &resolved, addition.access, false)?;
+                Target::Path(LiteralPath::new(resolved).map_err(|error| Refusal::Path { what, error })?)
+            }
+        };
+        let origin = Origin { element: option.to_owned(), line: None, layer: None };
+        self.add_rule(Rule::allow(target, addition.access, origin))
     }
 
     /// Grants a path out of the XML, with its links followed and the path policy asked. Says what is there.
@@ -157,8 +202,7 @@ impl<'a> Deriver<'a> {
         access: Access,
     ) -> Result<Kind, Error> {
         let place = place.into();
-        let resolved = self.resolve(place, what, path)?;
-        self.permit(place, what, path, &resolved.path, access, false)?;
+        let resolved = self.permitted(place, what, path, access, false)?;
         self.insert_path(place, what, &resolved.path, access)?;
         Ok(resolved.kind)
     }
@@ -186,8 +230,7 @@ impl<'a> Deriver<'a> {
         access: Access,
     ) -> Result<Kind, Error> {
         let place = place.into();
-        let resolved = self.resolve(place, what, dir)?;
-        self.permit(place, what, dir, &resolved.path, access, true)?;
+        let resolved = self.permitted(place, what, dir, access, true)?;
         let dir = literal(place, what, &resolved.path)?.as_directory();
         self.insert_path(place, what, dir.as_str(), Access::R)?;
         self.insert_below(place, what, &dir, "**", access)?;
@@ -207,8 +250,7 @@ impl<'a> Deriver<'a> {
         access: Access,
     ) -> Result<(), Error> {
         let place = place.into();
-        let resolved = self.resolve(place, what, dir)?;
-        self.permit(place, what, dir, &resolved.path, access, true)?;
+        let resolved = self.permitted(place, what, dir, access, true)?;
         self.insert_below(place, what, &literal(place, what, &resolved.path)?, suffix, access)
     }
 
@@ -305,8 +347,8 @@ impl<'a> Deriver<'a> {
         self.add_rule(Rule::allow(target, access, place.origin())).map_err(|kind| place.refuse(kind))
     }
 
-    /// Adds a finished rule: one of an option, or one that denies.
-    pub(crate) fn add_rule(&mut self, rule: Rule) -> Result<(), Refusal> {
+    /// Adds a finished rule.
+    fn add_rule(&mut self, rule: Rule) -> Result<(), Refusal> {
         self.rules.insert(rule).map(drop).map_err(|conflict| Refusal::Exec(conflict.to_string()))
     }
 

@@ -24,11 +24,11 @@ mod sysfs;
 #[cfg(test)]
 mod testing;
 
-use aa_contract::{Access, Derived, Glob, LiteralPath, Note, Origin, Rule, Target};
+use aa_contract::{Access, Derived, Glob, LiteralPath, Note, Target};
 
 pub use error::{Error, Refusal};
 use host::Files;
-use path_policy::{PathPolicy, Want};
+use path_policy::PathPolicy;
 use pool::Pools;
 
 /// How to derive, the same for all domains of a run.
@@ -103,7 +103,7 @@ pub fn derive(xml: &[u8], options: &Options, host: &Files) -> Result<Derived, Er
     qemu_args::derive(&mut deriver, &root)?;
     seclabel::derive(&mut deriver, &root)?;
     for addition in &options.add {
-        add(&mut deriver, addition)?;
+        deriver.add(addition).map_err(|kind| Error { pos: None, kind })?;
     }
     if options.strict
         && let Some(note) = deriver.notes().iter().find(|note| is_strict(note))
@@ -128,36 +128,4 @@ fn is_strict(note: &Note) -> bool {
             | K::MissingDevice
             | K::UnknownArgument
     )
-}
-
-/// Adds a rule of the caller's. A pattern is the caller's own word; a path is asked of the policy like any other.
-fn add(deriver: &mut deriver::Deriver<'_>, addition: &Addition) -> Result<(), Error> {
-    let fail = |kind| Error { pos: None, kind };
-    let target = match &addition.target {
-        Target::Glob(glob) => Target::Glob(glob.clone()),
-        Target::Path(path) => {
-            let what = "added file";
-            let resolved = host::Host::resolve(deriver.host, path.as_str()).map_err(|error| {
-                fail(Refusal::Unresolvable { what, path: path.to_string(), reason: error.to_string() })
-            })?;
-            let want = if addition.access.writes() { Want::Write } else { Want::Read };
-            let owner = path_policy::Owner { id: deriver.domain.id, name: deriver.domain.name.as_str() };
-            deriver.options.policy.check(&resolved.path, want, owner).map_err(|line| {
-                fail(Refusal::Restricted {
-                    what,
-                    path: path.to_string(),
-                    resolved: resolved.path.clone(),
-                    element: addition.option.to_owned(),
-                    access: addition.access.to_string(),
-                    line: line.to_string(),
-                    another_guests: line.is_own(),
-                })
-            })?;
-            Target::Path(
-                LiteralPath::new(resolved.path).map_err(|error| fail(Refusal::Path { what, error }))?,
-            )
-        }
-    };
-    let origin = Origin { element: addition.option.to_owned(), line: None, layer: None };
-    deriver.add_rule(Rule::allow(target, addition.access, origin)).map_err(fail)
 }

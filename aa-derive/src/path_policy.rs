@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aa_contract::Access;
 use aa_contract::text::Printable;
 use thiserror::Error;
 
@@ -72,6 +73,18 @@ pub enum Want {
     Write,
     /// To execute it as the emulator.
     Run,
+}
+
+impl From<Access> for Want {
+    fn from(access: Access) -> Self {
+        if access.writes() {
+            Self::Write
+        } else if access.exec().is_some() {
+            Self::Run
+        } else {
+            Self::Read
+        }
+    }
 }
 
 /// The names that make a path this guest's own, as libvirt builds them into directory names.

@@ -34,11 +34,12 @@ pub(crate) fn pci_name(domain: u32, bus: u32, slot: u32, function: u32) -> Strin
     format!("{domain:04x}:{bus:02x}:{slot:02x}.{function:x}")
 }
 
-/// The number of the IOMMU group that a device's directory in sysfs belongs to.
+/// The number of the IOMMU group that a device's directory in sysfs belongs to. Only the kernel's own
+/// list of groups counts: the directory may be one that the XML names.
 pub(crate) fn iommu_group(host: &Files, device: &str) -> Option<u32> {
     let group =
         host.resolve(&format!("{device}/iommu_group")).ok().filter(|group| group.kind != Kind::Missing)?;
-    group.path.rsplit('/').next()?.parse().ok()
+    group.path.strip_prefix("/sys/kernel/iommu_groups/")?.parse().ok()
 }
 
 /// A number as libvirt reads addresses: hexadecimal behind `0x`, octal behind `0`, decimal otherwise

@@ -72,17 +72,19 @@ fn listens(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error>
     Ok(())
 }
 
+/// Whether a display renders by GL: a headless EGL display does nothing else, the others say so.
+fn renders(device: &Element<'_>) -> bool {
+    device.attr("type") == Some("egl-headless")
+        || device.child("gl").and_then(|gl| gl.attr("enable")) == Some("yes")
+}
+
 /// `<gl>`, where it is on, and the node it renders on.
 fn acceleration(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
-    let gl = device.child("gl");
-    let enabled = gl.and_then(|gl| gl.attr("enable"));
-    // A headless EGL display is nothing but GL; the others say so.
-    let on = device.attr("type") == Some("egl-headless") || enabled == Some("yes");
-    if !on {
+    if !renders(device) {
         return Ok(());
     }
     deriver.uses(Feature::Gl);
-    match gl.and_then(|gl| Some((gl, gl.attr("rendernode")?))) {
+    match device.child("gl").and_then(|gl| Some((gl, gl.attr("rendernode")?))) {
         Some((gl, node)) => deriver.grant(gl, "render node", node, Access::RW).map(drop),
         None => {
             // libvirt takes the first that the directory happens to give; the lowest is one that everybody can predict.
@@ -120,10 +122,6 @@ const LIBRARIES: [(&str, Access); 18] = [
 
 /// The libraries' files, once, if anything of the guest renders by GL.
 pub(crate) fn gl(deriver: &mut Deriver<'_>, devices: &Element<'_>) -> Result<(), Error> {
-    let renders = |device: &Element<'_>| {
-        device.attr("type") == Some("egl-headless")
-            || device.child("gl").and_then(|gl| gl.attr("enable")) == Some("yes")
-    };
     let Some(first) = devices.children("graphics").find(renders) else { return Ok(()) };
     for (pattern, access) in LIBRARIES {
         if pattern.contains(['*', '{', '[']) {

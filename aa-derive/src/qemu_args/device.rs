@@ -5,7 +5,7 @@ use aa_contract::{Access, Feature, NoteKind};
 use super::keyval::Options;
 use super::{BOTH, Context, Need, READ};
 use crate::error::Error;
-use crate::host::Host;
+use crate::sysfs;
 
 pub(super) const OPTIONS: [&str; 8] =
     ["device", "netdev", "nic", "net", "fsdev", "virtfs", "tpmdev", "usbdevice"];
@@ -143,12 +143,7 @@ pub(super) fn vfio_pci(context: &mut Context<'_, '_, '_>, address: &str) -> Resu
 fn group(context: &mut Context<'_, '_, '_>, dir: &str) -> Result<(), Error> {
     context.deriver.uses(Feature::Vfio);
     let at = context.at;
-    let link = context.deriver.host.resolve(&format!("{dir}/iommu_group")).ok().map(|link| link.path);
-    let number = link
-        .as_deref()
-        .and_then(|link| link.strip_prefix("/sys/kernel/iommu_groups/"))
-        .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
-    let Some(number) = number else {
+    let Some(number) = sysfs::iommu_group(context.deriver.host, dir) else {
         let note = format!("sysfs shows no IOMMU group of {dir}: no rule is made for it");
         context.note(NoteKind::MissingDevice, &note);
         return Ok(());

@@ -126,6 +126,9 @@ fn files_are_added_and_asked_of_the_policy() {
     let refused = add("/etc/shadow:r");
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("stdin: added file \"/etc/shadow\" may not be granted"));
+    // What may be read may not be executed for that.
+    assert_eq!(add("/usr/libexec/x:r").status.code(), Some(0));
+    assert_eq!(add("/usr/libexec/x:rmix").status.code(), Some(1));
     let glob = run(tool().args(["--add-glob", "/srv/{,**}:r"]), &domain(""));
     assert!(text(&glob.stdout).contains(r#"{"glob":"/srv/{,**}","access":"r""#));
 }
