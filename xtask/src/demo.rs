@@ -31,16 +31,15 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     };
     say!("Booting a guest of Debian {} with an AppArmor kernel …", args.suite.name())?;
     let tests = workspace::root()?.join("tests/guest");
-    let init = tests.join("init");
-    let installed: Vec<_> = workspace::TOOLS
-        .iter()
-        .map(|tool| (tools.join(tool), format!("usr/lib/aa-svirt/bin/{tool}")))
-        .collect();
-    let mut files: Vec<(&Path, &str)> = vec![(&init, "init"), (&tests, "tests")];
-    files.extend(installed.iter().map(|(from, to)| (from.as_path(), to.as_str())));
     let dir = workspace::scratch("guest/demo")?.join("run");
-    let boot =
-        Boot { image: &image, dir: &dir, files: &files, append: "apparmor=1 aa.run=run-demo", limit: LIMIT };
+    let boot = Boot {
+        image: &image,
+        dir: &dir,
+        tests: &tests,
+        tools: &tools,
+        append: "apparmor=1 aa.run=run-demo",
+        limit: LIMIT,
+    };
     let ending = boot.run(|record| match record {
         Record::Line(line) => show(&line),
         _ => Ok(()),

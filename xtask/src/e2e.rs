@@ -61,18 +61,12 @@ pub(crate) fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Pat
     }
     let mut tally = Tally::default();
     for (cases, apparmor) in BOOTS {
-        let init = tests.join("init");
-        let mut files: Vec<(&Path, &str)> = vec![(&init, "init"), (&tests, "tests")];
-        let installed: Vec<_> = workspace::TOOLS
-            .iter()
-            .map(|tool| (tools.join(tool), format!("usr/lib/aa-svirt/bin/{tool}")))
-            .collect();
-        files.extend(installed.iter().map(|(from, to)| (from.as_path(), to.as_str())));
         let run_dir = dir.join(if cases == "." { "run" } else { cases });
         let boot = Boot {
             image: &image,
             dir: &run_dir,
-            files: &files,
+            tests: &tests,
+            tools,
             append: &format!("{apparmor} aa.run=run-cases aa.cases={cases} aa.filter={filter}"),
             limit: LIMIT,
         };

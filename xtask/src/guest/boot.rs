@@ -14,6 +14,7 @@ use super::cpio::{Attributes, Writer};
 use super::image::Image;
 use super::results::Record;
 use crate::report::say;
+use crate::workspace::TOOLS;
 
 /// What one boot runs.
 #[derive(Debug)]
@@ -21,8 +22,10 @@ pub(crate) struct Boot<'a> {
     pub(crate) image: &'a Image,
     /// Directory for the archive, the console's log and the results; made anew.
     pub(crate) dir: &'a Path,
-    /// Files and directories that are put into the guest, each with its path there; `init` must be one.
-    pub(crate) files: &'a [(&'a Path, &'a str)],
+    /// The directory tests/guest: it becomes /tests, and its `init` the guest's.
+    pub(crate) tests: &'a Path,
+    /// Where the built tools are; they are put where packages install them.
+    pub(crate) tools: &'a Path,
     /// More for the kernel's command line.
     pub(crate) append: &'a str,
     /// After this the guest is ended.
@@ -133,7 +136,11 @@ impl Boot<'_> {
         let mut out = File::create(initrd)?;
         io::copy(&mut File::open(&self.image.root)?, &mut out)?;
         let mut archive = Writer::new(BufWriter::new(out));
-        for (from, to) in self.files {
+        let mut files =
+            vec![(self.tests.join("init"), "init".to_owned()), (self.tests.to_owned(), "tests".to_owned())];
+        files
+            .extend(TOOLS.iter().map(|tool| (self.tools.join(tool), format!("usr/lib/aa-svirt/bin/{tool}"))));
+        for (from, to) in &files {
             for entry in WalkDir::new(from).sort_by_file_name() {
                 let entry = entry?;
                 let below = entry.path().strip_prefix(from)?;
