@@ -47,6 +47,17 @@ pub struct Options {
     /// Whether layers that are only read get a rule that denies writing, as the original does.
     /// A later rule cannot undo it, so a block commit into that layer fails.
     pub deny_readonly: bool,
+    /// What becomes of the paths of pseudo-terminals.
+    pub terminals: Terminals,
+}
+
+/// What becomes of a pseudo-terminal's path in the XML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terminals {
+    /// No rule: QEMU's own are in the abstraction, and the number may be another guest's by the next start.
+    LeftOut,
+    /// A rule, as the original makes.
+    Granted,
 }
 
 impl Options {
@@ -59,6 +70,7 @@ impl Options {
             probe: true,
             strict: false,
             deny_readonly: false,
+            terminals: Terminals::LeftOut,
         }
     }
 }

@@ -66,12 +66,12 @@ fn options(args: &Args) -> Result<Options, (Exit, String)> {
     let paths = args.add.iter().map(|(path, access)| Addition::path(path.clone(), *access));
     let globs = args.add_glob.iter().map(|(glob, access)| Addition::glob(glob.clone(), *access));
     Ok(Options {
-        policy,
         pools,
         add: paths.chain(globs).collect(),
         probe: !args.no_probe,
         strict: args.strict,
         deny_readonly: args.deny_readonly,
+        ..Options::new(policy)
     })
 }
 

@@ -3,6 +3,7 @@
 
 use aa_contract::{Access, Feature, NoteKind};
 
+use crate::Terminals;
 use crate::deriver::Deriver;
 use crate::error::{Error, Refusal};
 use crate::host::{Host, Kind};
@@ -31,15 +32,20 @@ pub(crate) fn source(
     if place.attr("tls") == Some("yes") {
         tls(deriver, &place)?;
     }
-    // The old form has the path as an attribute of `tty` for a pseudo-terminal; that one is never granted.
+    // The old form has the path as an attribute of `tty` for a pseudo-terminal; that one is not looked at.
     let path = source.and_then(|source| source.attr("path")).filter(|path| !path.is_empty());
     let Some(kind) = device.attr("type") else {
         return Ok(());
     };
     match (kind, path) {
-        ("pty", _) => {
+        ("pty", path) => {
             deriver.uses(Feature::Pty);
-            Ok(())
+            match (deriver.options.terminals, path) {
+                (Terminals::Granted, Some(path)) if path.starts_with("/dev/pts/") => {
+                    deriver.grant(place, what, path, Access::RW).map(drop)
+                }
+                _ => Ok(()),
+            }
         }
         ("null" | "vc" | "stdio" | "tcp" | "udp" | "spicevmc" | "spiceport" | "qemu-vdagent" | "dbus", _) => {
             Ok(())

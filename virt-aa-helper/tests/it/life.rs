@@ -136,6 +136,21 @@ fn a_dry_run_changes_nothing_in_any_mode() {
 }
 
 #[test]
+fn a_terminals_path_is_granted_and_no_other_of_its_kind() {
+    let tree = Tree::new();
+    let rules = |path: &str| {
+        let pty = format!("<parallel type='pty'><source path='{path}'/></parallel></devices>");
+        let xml = guest(1, &[]).replace("</devices>", &pty);
+        let text = tree.call(&["-d", "-r"], &xml).unwrap();
+        text.lines().any(|line| line == format!("  \"{path}\" rw,"))
+    };
+    tree.call(&["-c"], &guest(1, &[])).unwrap();
+    assert!(rules("/dev/pts/0"));
+    assert!(!rules("/dev/tty1"));
+    assert!(!rules("/srv/pts"));
+}
+
+#[test]
 fn what_adds_nothing_loads_nothing() {
     let tree = Tree::new();
     let xml = guest(1, &["/srv/a.img"]);
