@@ -22,6 +22,10 @@ pub(crate) enum Task {
     E2e(crate::e2e::Args),
     /// Compare the rules with those of libvirt's own helper
     Differential(crate::differential::Args),
+    /// Run libvirt's own tests of its helper on ours
+    Upstream(crate::upstream::Args),
+    /// Check licences, sources and advisories of the dependencies
+    Deny(crate::deny::Args),
     /// Write the generated files that are committed
     Generate(crate::generate::Args),
 }

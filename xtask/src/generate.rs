@@ -1,11 +1,14 @@
-//! Files that are made from the code and committed: the JSON Schemas of the records.
+//! Files that are made from the code and committed: the JSON Schemas of the records, the list of dependencies.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context as _, Result};
 
 use crate::report::{Outcome, say};
-use crate::workspace;
+use crate::workspace::TOOLS;
+use crate::{process, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -44,5 +47,33 @@ fn files() -> Result<Vec<(String, String)>> {
         text.push('\n');
         files.push((format!("schema/{name}"), text));
     }
+    files.push(("docs/dependencies.md".to_owned(), dependencies()?));
     Ok(files)
+}
+
+/// What each tool is linked with, from Cargo.lock.
+fn dependencies() -> Result<String> {
+    let mut text = String::from(
+        "# What each tool is linked with\n\n\
+         Written by `cargo xtask generate`. Macros that run while compiling are not listed; CONTRIBUTING.md says\n\
+         what each direct dependency is for, deny.toml which licences and sources are let in.\n",
+    );
+    for tool in TOOLS {
+        let mut tree = workspace::cargo();
+        tree.current_dir(workspace::root()?).args(["tree", "--locked", "--package", tool]);
+        tree.args(["--target", "x86_64-unknown-linux-gnu", "--edges", "normal,no-proc-macro"]);
+        tree.args(["--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"]);
+        let lines = String::from_utf8(process::output(&mut tree)?)?;
+        let crates: BTreeSet<(&str, &str)> = lines
+            .lines()
+            .filter_map(|line| line.split_once('|'))
+            // Members of the workspace have their place behind the version.
+            .filter(|(package, _)| !package.contains(" ("))
+            .collect();
+        write!(text, "\n## {tool}: {}\n\n| crate | licence |\n|---|---|\n", crates.len())?;
+        for (package, licence) in crates {
+            writeln!(text, "| {} | {licence} |", package.replacen(" v", " ", 1))?;
+        }
+    }
+    Ok(text)
 }

@@ -4,6 +4,7 @@
 
 mod args;
 mod demo;
+mod deny;
 mod differential;
 mod e2e;
 mod generate;
@@ -12,6 +13,7 @@ mod process;
 mod report;
 mod setup;
 mod test;
+mod upstream;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::E2e(args) => e2e::run(&args),
         Task::Differential(args) => differential::run(&args),
+        Task::Upstream(args) => upstream::run(&args),
+        Task::Deny(args) => deny::run(&args),
         Task::Generate(args) => generate::run(&args),
     };
     match outcome {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::guest::Suite;
 use crate::report::{Outcome, Tally, bold, say};
-use crate::{differential, e2e, generate, process, setup, workspace};
+use crate::{deny, differential, e2e, generate, process, setup, upstream, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
@@ -35,7 +35,9 @@ pub(crate) fn run(_: &Args) -> Result<Outcome> {
     })?;
     stage("unit and integration tests", &mut tally, cargo_test)?;
     stage("differential", &mut tally, || differential::compare(None, None))?;
+    stage("supply chain", &mut tally, deny::checks)?;
     let tools = workspace::static_tools()?;
+    stage("libvirt's own tests of its helper", &mut tally, || upstream::checks(&tools))?;
     for suite in Suite::ALL {
         stage(&format!("guest {}", suite.name()), &mut tally, || e2e::suite_cases(suite, false, "", &tools))?;
     }

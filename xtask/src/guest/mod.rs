@@ -8,7 +8,7 @@ pub(crate) mod boot;
 mod cpio;
 pub(crate) mod image;
 mod kernel;
-mod packages;
+pub(crate) mod packages;
 pub(crate) mod results;
 
 use clap::ValueEnum;

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::Suite;
-use crate::process;
+use crate::{process, workspace};
 
 /// What is asked for; apt adds what these depend on.
 const PACKAGES: &[&str] = &[
@@ -65,22 +65,9 @@ pub(crate) fn wanted(suite: Suite) -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// The host's apt names no Debian archive, or cannot reach or verify it.
 pub(crate) fn fetch(suite: Suite, dir: &Path) -> Result<Vec<PathBuf>> {
-    for made in ["etc", "state/lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(dir.join(made))
-            .with_context(|| format!("cannot make {made} in {}", dir.display()))?;
-    }
-    fs::write(dir.join("state/status"), "")?;
-    fs::write(dir.join("etc/sources.list"), Mirrors::of_this_host()?.sources(suite))?;
-    let config = dir.join("etc/apt.conf");
-    fs::write(&config, configuration(dir)?)?;
-    let apt = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("APT_CONFIG", &config).env("LC_ALL", "C.UTF-8").arg("--yes").args(words);
-        command
-    };
-    process::output(&mut apt(&["update"]))?;
-    let plan = process::output(apt(&["install", "--print-uris"]).args(wanted(suite)))?;
-    process::output(apt(&["install", "--download-only"]).args(wanted(suite)))?;
+    let apt = Apt::new(suite, dir, "deb")?;
+    let plan = process::output(apt.get(&["install", "--print-uris"]).args(wanted(suite)))?;
+    process::output(apt.get(&["install", "--download-only"]).args(wanted(suite)))?;
     let mut files: Vec<PathBuf> = String::from_utf8_lossy(&plan)
         .lines()
         .filter(|line| line.starts_with('\''))
@@ -92,6 +79,46 @@ pub(crate) fn fetch(suite: Suite, dir: &Path) -> Result<Vec<PathBuf>> {
         bail!("apt-get planned to install nothing");
     }
     Ok(files)
+}
+
+/// Downloads the upstream tar file of a source package of a suite into `dir`, and says where it is.
+///
+/// # Errors
+/// As for [`fetch`].
+pub(crate) fn source(suite: Suite, package: &str, dir: &Path) -> Result<PathBuf> {
+    let apt = Apt::new(suite, dir, "deb-src")?;
+    process::output(apt.get(&["source", "--download-only", "--tar-only", package]).current_dir(dir))?;
+    let mut found = workspace::files(dir, "xz")?;
+    found.pop().with_context(|| format!("apt-get brought no tar file of {package}"))
+}
+
+/// An apt of our own, which needs no root and knows one suite.
+#[derive(Debug)]
+struct Apt {
+    config: PathBuf,
+}
+
+impl Apt {
+    /// Keeps everything in `dir`; `kind` is deb or deb-src.
+    fn new(suite: Suite, dir: &Path, kind: &str) -> Result<Self> {
+        for made in ["etc", "state/lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(dir.join(made))
+                .with_context(|| format!("cannot make {made} in {}", dir.display()))?;
+        }
+        fs::write(dir.join("state/status"), "")?;
+        fs::write(dir.join("etc/sources.list"), Mirrors::of_this_host()?.sources(suite, kind))?;
+        let config = dir.join("etc/apt.conf");
+        fs::write(&config, configuration(dir)?)?;
+        let apt = Self { config };
+        process::output(&mut apt.get(&["update"]))?;
+        Ok(apt)
+    }
+
+    fn get(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("apt-get");
+        command.env("APT_CONFIG", &self.config).env("LC_ALL", "C.UTF-8").arg("--yes").args(words);
+        command
+    }
 }
 
 /// An apt that keeps to `dir`, trusts Debian's keyring only, and takes nothing from this host but the way
@@ -217,14 +244,14 @@ impl Mirrors {
         }
     }
 
-    /// The entries for another suite of the same archives.
-    fn sources(&self, suite: Suite) -> String {
+    /// The entries for another suite of the same archives; `kind` is deb or deb-src.
+    fn sources(&self, suite: Suite, kind: &str) -> String {
         let name = suite.name();
         [(&self.main, ""), (&self.main, "-updates"), (&self.security, "-security")]
             .iter()
             .filter_map(|(uri, suffix)| {
                 let uri = uri.as_ref()?;
-                Some(format!("deb [signed-by={KEYRING}] {uri} {name}{suffix} main\n"))
+                Some(format!("{kind} [signed-by={KEYRING}] {uri} {name}{suffix} main\n"))
             })
             .collect()
     }
@@ -249,7 +276,7 @@ mod tests {
              deb http://second.example/debian trixie main\n",
         );
         assert_eq!(
-            mirrors.sources(Suite::Trixie),
+            mirrors.sources(Suite::Trixie, "deb"),
             format!(
                 "deb [signed-by={KEYRING}] http://main.example/debian trixie main\n\
                  deb [signed-by={KEYRING}] http://main.example/debian trixie-updates main\n\
