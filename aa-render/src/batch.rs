@@ -18,7 +18,7 @@ use crate::grants::Change;
 use crate::layout::{DROP_IN_FOR_ALL, Layout, Part};
 use crate::profile_text::{Token, Tokens};
 use crate::render::{Renderer, Settings};
-use crate::store::{Contents, Guarantees, Store};
+use crate::store::{Contents, Store, Sync};
 use crate::template::Source;
 
 /// Longest record, in bytes: far above what 10 MiB of domain XML, libvirt's limit, can ask for.
@@ -73,7 +73,7 @@ pub fn run(args: Args, stdin: &mut dyn Read, stdout: &mut dyn Write, stderr: &mu
     let store = match output {
         Output::Standalone => Ok(None),
         Output::Diff | Output::DryRun => Store::look(&layout).map(Rc::new).map(Some),
-        Output::Written => Store::open(&layout, Guarantees::FULL).map(Rc::new).map(Some),
+        Output::Written => Store::open(&layout, Sync::Required).map(Rc::new).map(Some),
     };
     let store = match store {
         Ok(store) => store,

@@ -5,10 +5,10 @@
 //! difference, and, if whatever uses the profile then fails, write it back:
 //!
 //! ```no_run
-//! # use aa_render::{Guarantees, Layout, Renderer, Settings, Store, template::Source};
+//! # use aa_render::{Layout, Renderer, Settings, Store, Sync, template::Source};
 //! # fn f(record: &aa_contract::Derived) -> Result<(), aa_render::Error> {
 //! let layout = Layout::new("/etc/apparmor.d/libvirt".as_ref(), "/etc/apparmor.d".as_ref())?;
-//! let store = Store::open(&layout, Guarantees::FULL)?;
+//! let store = Store::open(&layout, Sync::Required)?;
 //! let renderer = Renderer::new(layout, Source::Host, Settings::default());
 //! let locked = store.lock(record.profile())?;
 //! let old = locked.read()?;
@@ -34,4 +34,4 @@ pub mod template;
 pub use error::Error;
 pub use layout::{Layout, Part};
 pub use render::{Renderer, Settings};
-pub use store::{Contents, Guarantees, Locked, Need, Store};
+pub use store::{Contents, Locked, Store, Sync};

@@ -8,14 +8,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aa_contract::ProfileName;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat, renameat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstatat};
-use nix::unistd::{UnlinkatFlags, fsync, geteuid, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, getegid, geteuid, unlinkat};
 
 use crate::error::Error;
 use crate::layout::{Layout, Part, file_name};
@@ -28,30 +27,14 @@ const MAX_FILE: u64 = 10 * 1024 * 1024;
 /// Mode of every file written: policy is public.
 const FILE_MODE: u32 = 0o644;
 
-/// Whether something must succeed, or may be left out where the system forbids it.
+/// Whether a change must be safe on the disk before it counts as made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    /// Anything but success is an error.
+pub enum Sync {
+    /// The directory is synced after a rename, or the change has failed.
     Required,
-    /// Permission denied (`EACCES`, `EPERM`) is no error: for a process whose own AppArmor profile
-    /// is that of libvirt's helper, which may neither lock nor open the directory.
+    /// Permission denied (`EACCES`, `EPERM`) is no failure: for a process whose own AppArmor profile
+    /// is that of libvirt's helper, which may not open the directory.
     IfPermitted,
-}
-
-/// What a store promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Guarantees {
-    /// The lock per profile.
-    pub lock: Need,
-    /// `fsync` of the directory after a rename.
-    pub sync_directory: Need,
-}
-
-impl Guarantees {
-    /// Both.
-    pub const FULL: Self = Self { lock: Need::Required, sync_directory: Need::Required };
-    /// Both, where the process may.
-    pub const AS_PERMITTED: Self = Self { lock: Need::IfPermitted, sync_directory: Need::IfPermitted };
 }
 
 /// The texts of a profile's files; `None` where there is no file.
@@ -71,12 +54,13 @@ impl Contents {
         self.base != old.base || self.rules != old.rules
     }
 
-    /// Each part with its text, in the order in which they are written: what is included comes
-    /// before what includes it, so that a crash between two leaves a profile that compiles.
+    /// Each part with its text, in the order in which they are written. What is included comes before what includes
+    /// it, so that a crash between two leaves a profile that compiles; and what is granted counts as granted or
+    /// dropped only when the rules say so, so that the same call again finishes what a crash cut short.
     pub fn parts(&self) -> [(Part, Option<&str>); 3] {
         [
-            (Part::Grants, self.grants.as_deref()),
             (Part::Rules, self.rules.as_deref()),
+            (Part::Grants, self.grants.as_deref()),
             (Part::Base, self.base.as_deref()),
         ]
     }
@@ -88,7 +72,7 @@ pub struct Store {
     path: PathBuf,
     /// Absent where the directory does not exist.
     dir: Option<OwnedFd>,
-    guarantees: Guarantees,
+    sync: Sync,
 }
 
 /// A profile that nobody else changes as long as this lives.
@@ -97,8 +81,8 @@ pub struct Locked<'a> {
     store: &'a Store,
     dir: &'a OwnedFd,
     profile: ProfileName,
-    /// Held until it is closed; absent where locking was not permitted.
-    lock: Option<OwnedFd>,
+    /// Held until it is closed; absent where the caller keeps others out.
+    _lock: Option<OwnedFd>,
 }
 
 impl Store {
@@ -109,25 +93,25 @@ impl Store {
     pub fn look(layout: &Layout) -> Result<Self, Error> {
         let path = layout.dir().to_owned();
         let dir = open_directory(&path)?;
-        Ok(Self { path, dir, guarantees: Guarantees::FULL })
+        Ok(Self { path, dir, sync: Sync::Required })
     }
 
     /// Opens the directory to change it, and makes it if only its last component is missing.
     ///
     /// # Errors
     /// [`Error::Directory`]: someone else could change it; or [`Error::Io`].
-    pub fn open(layout: &Layout, guarantees: Guarantees) -> Result<Self, Error> {
+    pub fn open(layout: &Layout, sync: Sync) -> Result<Self, Error> {
         let path = layout.dir().to_owned();
         let mut dir = open_directory(&path)?;
         if dir.is_none() {
             match fs::create_dir(&path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(io_error(&path, "create", error));
-                }
-                _ => dir = open_directory(&path)?,
+                Ok(()) => sync_parent(&path, sync)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(io_error(&path, "create", error)),
             }
+            dir = open_directory(&path)?;
         }
-        Ok(Self { path, dir, guarantees })
+        Ok(Self { path, dir, sync })
     }
 
     /// Waits until nobody else changes the profile.
@@ -135,14 +119,24 @@ impl Store {
     /// # Errors
     /// [`Error::Io`]: the lock could not be had, or the directory does not exist.
     pub fn lock(&self, profile: ProfileName) -> Result<Locked<'_>, Error> {
-        let missing = || io_error(&self.path, "lock", io::ErrorKind::NotFound.into());
-        let dir = self.dir.as_ref().ok_or_else(missing)?;
-        let lock = match take_lock(dir, profile) {
-            Ok(lock) => Some(lock),
-            Err(Errno::EACCES | Errno::EPERM) if self.guarantees.lock == Need::IfPermitted => None,
-            Err(errno) => return Err(io_error(&self.path.join(LOCK_FILE), "lock", errno.into())),
-        };
-        Ok(Locked { store: self, dir, profile, lock })
+        let dir = self.directory()?;
+        match take_lock(dir, profile) {
+            Ok(lock) => Ok(Locked { store: self, dir, profile, _lock: Some(lock) }),
+            Err(errno) => Err(io_error(&self.path.join(LOCK_FILE), "lock", errno.into())),
+        }
+    }
+
+    /// The same for a caller that keeps everybody out by a lock of its own, since this one is not
+    /// permitted to it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the directory does not exist.
+    pub fn locked_by_caller(&self, profile: ProfileName) -> Result<Locked<'_>, Error> {
+        Ok(Locked { store: self, dir: self.directory()?, profile, _lock: None })
+    }
+
+    fn directory(&self) -> Result<&OwnedFd, Error> {
+        self.dir.as_ref().ok_or_else(|| io_error(&self.path, "lock", io::ErrorKind::NotFound.into()))
     }
 
     /// The profile's files as they are now, without a lock.
@@ -186,11 +180,6 @@ impl Store {
 }
 
 impl Locked<'_> {
-    /// Whether others are really kept out: false only where the store takes the lock if permitted.
-    pub fn is_exclusive(&self) -> bool {
-        self.lock.is_some()
-    }
-
     /// The profile's files as they are now.
     ///
     /// # Errors
@@ -200,19 +189,45 @@ impl Locked<'_> {
     }
 
     /// Makes the files what `new` says, where that differs from `old`, which is what [`Self::read`]
-    /// gave. Each file is replaced in one step. With the two exchanged, it takes a change back.
+    /// gave. Each file is replaced in one step, and none before all that is new is safe on the disk.
+    /// With the two exchanged, it takes a change back.
     ///
     /// # Errors
-    /// [`Error::Io`]: a file could not be written; those before it in [`Contents::parts`] are.
+    /// [`Error::Io`]: a file could not be written. The files hold what they held, unless putting them
+    /// back failed as well.
     pub fn write(&self, old: &Contents, new: &Contents) -> Result<(), Error> {
-        let mut changed = false;
-        for ((part, before), (_, after)) in old.parts().into_iter().zip(new.parts()) {
-            if before == after {
-                continue;
+        self.remove_leftovers();
+        let result = self.prepare(old, new).and_then(|()| {
+            self.commit(old, new).inspect_err(|_| {
+                // Best effort: the failure above is the one to report.
+                self.remove_leftovers();
+                drop(self.prepare(new, old).and_then(|()| self.commit(new, old)));
+            })
+        });
+        if result.is_err() {
+            self.remove_leftovers();
+        }
+        result
+    }
+
+    /// Writes a temporary file for each part that is to be replaced.
+    fn prepare(&self, old: &Contents, new: &Contents) -> Result<(), Error> {
+        for (part, text) in changes(old, new) {
+            if let Some(text) = text {
+                self.write_temporary(&self.temporary_name(part), text)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Puts the temporary files in place.
+    fn commit(&self, old: &Contents, new: &Contents) -> Result<(), Error> {
+        let mut changed = false;
+        for (part, text) in changes(old, new) {
             let name = file_name(self.profile, part);
-            match after {
-                Some(text) => self.replace(&name, text)?,
+            match text {
+                Some(_) => renameat(self.dir, self.temporary_name(part).as_str(), self.dir, name.as_str())
+                    .map_err(|errno| self.io(&name, "replace", errno.into()))?,
                 None => match unlinkat(self.dir, name.as_str(), UnlinkatFlags::NoRemoveDir) {
                     Ok(()) | Err(Errno::ENOENT) => {}
                     Err(errno) => return Err(self.io(&name, "remove", errno.into())),
@@ -223,30 +238,19 @@ impl Locked<'_> {
         if changed { self.sync_directory() } else { Ok(()) }
     }
 
-    fn replace(&self, name: &str, text: &str) -> Result<(), Error> {
-        let temporary = self.temporary_name(name);
-        let result = self.write_temporary(&temporary, text).and_then(|()| {
-            nix::fcntl::renameat(self.dir, temporary.as_str(), self.dir, name)
-                .map_err(|errno| self.io(name, "replace", errno.into()))
-        });
-        if result.is_err() {
-            // Best effort: the failure above is the one to report.
-            let _ = unlinkat(self.dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+    /// Removes temporary files: those of a failure, and under the lock also those that a crash left.
+    fn remove_leftovers(&self) {
+        for (part, _) in Contents::default().parts() {
+            // One that stays is replaced by the next write of this part.
+            let _ = unlinkat(self.dir, self.temporary_name(part).as_str(), UnlinkatFlags::NoRemoveDir);
         }
-        result
     }
 
     fn write_temporary(&self, name: &str, text: &str) -> Result<(), Error> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let create = || openat(self.dir, name, flags, Mode::from_bits_truncate(FILE_MODE));
-        let fd = match create() {
-            // Under the lock it can only be what a crash left.
-            Err(Errno::EEXIST) if self.is_exclusive() => {
-                unlinkat(self.dir, name, UnlinkatFlags::NoRemoveDir).and_then(|()| create())
-            }
-            other => other,
-        };
-        let mut file = File::from(fd.map_err(|errno| self.io(name, "create", errno.into()))?);
+        let fd = openat(self.dir, name, flags, Mode::from_bits_truncate(FILE_MODE))
+            .map_err(|errno| self.io(name, "create", errno.into()))?;
+        let mut file = File::from(fd);
         file.write_all(text.as_bytes())
             .and_then(|()| file.set_permissions(Permissions::from_mode(FILE_MODE)))
             .and_then(|()| file.sync_all())
@@ -254,32 +258,42 @@ impl Locked<'_> {
     }
 
     /// A name that starts like the profile's, which is all that the profile of libvirt's helper lets
-    /// it create. Without the lock it must be this call's own.
-    fn temporary_name(&self, name: &str) -> String {
-        static CALLS: AtomicU64 = AtomicU64::new(0);
-        if self.is_exclusive() {
-            format!("{name}.new")
-        } else {
-            format!("{name}.{}.{}.new", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
-        }
+    /// it create. Nobody else uses it as long as the lock is held.
+    fn temporary_name(&self, part: Part) -> String {
+        format!("{}.new", file_name(self.profile, part))
     }
 
     fn sync_directory(&self) -> Result<(), Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match openat(self.dir, ".", flags, Mode::empty()).and_then(fsync) {
-            Ok(()) => Ok(()),
-            Err(Errno::EACCES | Errno::EPERM)
-                if self.store.guarantees.sync_directory == Need::IfPermitted =>
-            {
-                Ok(())
-            }
-            Err(errno) => Err(io_error(&self.store.path, "sync", errno.into())),
-        }
+        let synced = openat(self.dir, ".", flags, Mode::empty()).and_then(fsync);
+        self.store.sync.judge(synced).map_err(|errno| io_error(&self.store.path, "sync", errno.into()))
     }
 
     fn io(&self, name: &str, doing: &'static str, source: io::Error) -> Error {
         io_error(&self.store.path.join(name), doing, source)
     }
+}
+
+impl Sync {
+    fn judge(self, synced: Result<(), Errno>) -> Result<(), Errno> {
+        match synced {
+            Err(Errno::EACCES | Errno::EPERM) if self == Self::IfPermitted => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// The parts that differ, with the text that is to be.
+fn changes<'a>(old: &'a Contents, new: &'a Contents) -> impl Iterator<Item = (Part, Option<&'a str>)> {
+    let pairs = old.parts().into_iter().zip(new.parts());
+    pairs.filter(|((_, before), (_, after))| before != after).map(|(_, after)| after)
+}
+
+fn sync_parent(path: &Path, sync: Sync) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(path);
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let synced = nix::fcntl::open(parent, flags, Mode::empty()).and_then(fsync);
+    sync.judge(synced).map_err(|errno| io_error(parent, "sync", errno.into()))
 }
 
 fn io_error(path: &Path, doing: &'static str, source: io::Error) -> Error {
@@ -309,8 +323,12 @@ fn open_directory(path: &Path) -> Result<Option<OwnedFd>, Error> {
     if !is_trusted_owner(stat.st_uid) {
         return refuse("another user owns it");
     }
-    if stat.st_mode & (libc::S_IWOTH | libc::S_ISVTX) == libc::S_IWOTH {
-        return refuse("everybody may replace files in it (chmod o-w)");
+    // With the sticky bit too: what the base profile includes if it exists, anybody could make.
+    if stat.st_mode & libc::S_IWOTH != 0 {
+        return refuse("everybody may make files in it (chmod o-w)");
+    }
+    if stat.st_mode & libc::S_IWGRP != 0 && stat.st_gid != 0 && stat.st_gid != getegid().as_raw() {
+        return refuse("a group of other users may make files in it (chmod g-w)");
     }
     Ok(Some(fd))
 }

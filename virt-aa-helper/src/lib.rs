@@ -15,14 +15,14 @@ pub mod lock;
 pub mod memory;
 pub mod plan;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 
 use aa_contract::text::Printable;
 use aa_contract::{Derived, ProfileName};
 use aa_load::error::ParserError;
 use aa_load::parser::{Action, Parser};
 use aa_render::template::Source;
-use aa_render::{Contents, Guarantees, Locked, Part, Renderer, Settings, Store};
+use aa_render::{Contents, Locked, Part, Renderer, Settings, Store, Sync};
 
 pub use args::{Args, Mode};
 pub use error::Error;
@@ -98,7 +98,7 @@ impl Call<'_> {
     /// `-c` and `-r`.
     fn change(&self, args: &Args, guest: &Guest) -> Result<(), Error> {
         let parser = self.host.parser()?;
-        let store = Store::open(&self.host.layout, Guarantees::AS_PERMITTED)?;
+        let store = Store::open(&self.host.layout, Sync::IfPermitted)?;
         let (locked, _fallback) = self.lock(&store)?;
         let old = locked.read()?;
         let action = match (args.mode, &old.base) {
@@ -124,11 +124,7 @@ impl Call<'_> {
         new: &Contents,
     ) -> Result<(), Error> {
         let base = self.host.layout.path(self.profile, Part::Base)?;
-        if let Err(failure) = locked.write(old, new) {
-            // Some of the files may be written; the first failure is the one to tell.
-            drop(locked.write(new, old));
-            return Err(failure.into());
-        }
+        locked.write(old, new)?;
         if let Err(failure) = parser.load_file(action, base.as_ref()) {
             return Err(match locked.write(new, old) {
                 Ok(()) => failure.into(),
@@ -156,7 +152,7 @@ impl Call<'_> {
             return Ok(());
         }
         let parser = self.host.parser()?;
-        let store = Store::open(&self.host.layout, Guarantees::AS_PERMITTED)?;
+        let store = Store::open(&self.host.layout, Sync::IfPermitted)?;
         let (locked, _fallback) = self.lock(&store)?;
         let old = locked.read()?;
         if mode == Mode::Add {
@@ -176,14 +172,14 @@ impl Call<'_> {
 
     /// The profile's lock; where the system forbids it, the one that works everywhere.
     fn lock<'s>(&self, store: &'s Store) -> Result<(Locked<'s>, Option<FileLock>), Error> {
-        let locked = store.lock(self.profile)?;
-        let fallback = if locked.is_exclusive() {
-            None
-        } else {
-            let dir = self.host.layout.dir();
-            Some(FileLock::take(dir, self.profile, &self.host.proc, self.host.patience)?)
-        };
-        Ok((locked, fallback))
+        match store.lock(self.profile) {
+            Err(aa_render::Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+                let dir = self.host.layout.dir();
+                let lock = FileLock::take(dir, self.profile, &self.host.proc, self.host.patience)?;
+                Ok((store.locked_by_caller(self.profile)?, Some(lock)))
+            }
+            locked => Ok((locked?, None)),
+        }
     }
 }
 

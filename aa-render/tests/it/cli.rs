@@ -328,7 +328,7 @@ fn links_and_foreign_directories_are_refused() {
     fs::set_permissions(place.dir(), fs::Permissions::from_mode(0o777)).unwrap();
     let (status, _, err) = place.run(&[], &record(&disk()));
     assert_eq!(status, 3);
-    assert!(err.contains("everybody may replace files in it"), "{err}");
+    assert!(err.contains("everybody may make files in it"), "{err}");
     fs::set_permissions(place.dir(), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(place.run(&[], &record(&disk())).0, 0);
 }

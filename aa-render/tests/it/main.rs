@@ -1,11 +1,11 @@
-//! Tests of the program: as it is called, against the real parser, and when it is killed.
+//! Tests of the program: as it is called, against the real parser, and when the system fails it.
 
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
-mod crash;
-#[cfg(test)]
 mod dfa;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod parser;
 #[cfg(test)]

@@ -59,13 +59,20 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        Self::in_directory(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn in_directory(root: tempfile::TempDir) -> Self {
         std::fs::create_dir(root.path().join("profiles")).unwrap();
         Self { root }
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
         self.root.path().join("profiles")
+    }
+
+    pub(crate) fn base(&self) -> &Path {
+        self.root.path()
     }
 
     pub(crate) fn file(&self, suffix: &str) -> PathBuf {
