@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use aa_confine::{Complain, Method, Moment, Namespace, Profile, Request, Target};
+use crate::{Complain, Method, Moment, Namespace, Profile, Request, Target};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, CommandFactory, Parser};
 
@@ -30,7 +30,7 @@ Exit status:
   else the status of COMMAND"
 )]
 #[command(group(ArgGroup::new("target").required(true).args(["profile", "uuid"])))]
-pub(crate) struct Args {
+pub struct Args {
     /// The profile to enter, by its full name (PARENT//CHILD for a child profile)
     #[arg(long, value_name = "NAME")]
     profile: Option<Profile>,
@@ -62,7 +62,10 @@ pub(crate) struct Args {
 
 impl Args {
     /// What to do, and the command to do it to.
-    pub(crate) fn into_request(self) -> Result<(Request, Vec<OsString>), clap::Error> {
+    ///
+    /// # Errors
+    /// Neither a profile nor a guest is named; clap has refused that before.
+    pub fn into_request(self) -> Result<(Request, Vec<OsString>), clap::Error> {
         let Some(profile) = self.profile.or(self.uuid) else {
             let missing = "one of --profile and --uuid is needed";
             return Err(Self::command().error(ErrorKind::MissingRequiredArgument, missing));

@@ -4,6 +4,8 @@
 //! the program. Nothing is executed unless every step before it succeeded. Both must run on the same
 //! thread, and the process must have no other: a change of profile is a thread's own.
 
+pub mod args;
+
 mod error;
 mod label;
 mod mount;

@@ -1,13 +1,11 @@
 //! Executes a program under an AppArmor profile, or not at all.
 
-mod args;
-
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::Args;
+use aa_confine::args::Args;
 
 /// Status of every failure of aa-confine itself, as in env(1) and timeout(1): nothing was executed.
 const OWN_FAILURE: u8 = 125;

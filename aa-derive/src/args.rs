@@ -9,40 +9,40 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "aa-derive", version, after_help = AFTER)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
-pub(crate) struct Args {
+pub struct Args {
     /// Domain XML: files, directories walked for *.xml (links are not followed), or - for standard input
     #[arg(value_name = "XML|DIR|-", default_value = "-")]
-    pub(crate) inputs: Vec<PathBuf>,
+    pub inputs: Vec<PathBuf>,
     /// Take DIR for / wherever host files are looked at
     #[arg(long, value_name = "DIR", default_value = "/")]
-    pub(crate) root: PathBuf,
+    pub root: PathBuf,
     /// Grant FILE besides, with ACCESS (rwk if none is given); repeatable
     #[arg(long, value_name = "FILE[:ACCESS]", value_parser = addition)]
-    pub(crate) add: Vec<(LiteralPath, Access)>,
+    pub add: Vec<(LiteralPath, Access)>,
     /// Grant what the AppArmor pattern GLOB matches, with ACCESS (rwk if none is given); repeatable
     #[arg(long, value_name = "GLOB[:ACCESS]", value_parser = glob_addition)]
-    pub(crate) add_glob: Vec<(Glob, Access)>,
+    pub add_glob: Vec<(Glob, Access)>,
     /// Storage pool XML, a file or a directory of files, that disks of type volume are resolved through; repeatable
     #[arg(long, value_name = "PATH")]
-    pub(crate) pools: Vec<PathBuf>,
+    pub pools: Vec<PathBuf>,
     /// Read no image header: backing files are granted only where the XML names them
     #[arg(long)]
-    pub(crate) no_probe: bool,
+    pub no_probe: bool,
     /// Use the path policy in FILE instead of the built-in one
     #[arg(long, value_name = "FILE")]
-    pub(crate) policy: Option<PathBuf>,
+    pub policy: Option<PathBuf>,
     /// Print the built-in path policy and end
     #[arg(long)]
-    pub(crate) print_policy: bool,
+    pub print_policy: bool,
     /// Refuse a domain with anything missing, unreadable or unknown, instead of noting it
     #[arg(long)]
-    pub(crate) strict: bool,
+    pub strict: bool,
     /// Deny writing to what is only read, as libvirt's helper does (a block commit into it then fails)
     #[arg(long)]
-    pub(crate) deny_readonly: bool,
+    pub deny_readonly: bool,
     /// Write each record over several lines, for reading
     #[arg(long)]
-    pub(crate) pretty: bool,
+    pub pretty: bool,
 }
 
 const AFTER: &str = "\

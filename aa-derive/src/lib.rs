@@ -5,6 +5,7 @@
 //! that works and the element that asks for it. It reads nothing but image headers, storage pool
 //! definitions, sysfs and symbolic links, and writes nothing.
 
+pub mod args;
 pub mod error;
 pub mod host;
 pub mod image;

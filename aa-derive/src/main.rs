@@ -1,6 +1,5 @@
 //! aa-derive: domain XML in, rules out.
 
-mod args;
 mod input;
 
 use std::io::{self, BufWriter, Write};
@@ -9,11 +8,11 @@ use std::thread;
 
 use aa_contract::text::Printable;
 use aa_contract::{Derived, Exit};
+use aa_derive::args::Args;
 use aa_derive::host::Files;
 use aa_derive::path_policy::{self, PathPolicy};
 use aa_derive::pool::Pools;
 use aa_derive::{Addition, Options, Refusal, derive};
-use args::Args;
 use clap::Parser;
 use input::{Input, inputs};
 

@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Verb {
+pub enum Verb {
     /// Load profiles that are not loaded yet.
     Add,
     /// Load profiles, or update loaded ones; does nothing where the kernel holds exactly that already.
@@ -27,65 +27,65 @@ pub(crate) enum Verb {
 #[derive(Debug, Parser)]
 #[command(name = "aa-load", version, disable_help_subcommand = true, after_long_help = AFTER)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each switch of the command line")]
-pub(crate) struct Args {
+pub struct Args {
     /// add, replace (the default), remove, status, verify, gc or doctor; then profile names, profile files,
     /// files of records, or - for records on standard input (the default for add, replace and remove)
     #[arg(value_name = "VERB|NAME|FILE|-")]
-    pub(crate) operands: Vec<String>,
+    pub operands: Vec<String>,
     /// The program that compiles and loads [default: the one in /usr/sbin or /sbin]
     #[arg(long, value_name = "PATH")]
-    pub(crate) parser: Option<PathBuf>,
+    pub parser: Option<PathBuf>,
     /// Another directory to look for included files in; may be repeated
     #[arg(long, value_name = "DIR")]
-    pub(crate) include: Vec<PathBuf>,
+    pub include: Vec<PathBuf>,
     /// AppArmor's own directory of abstractions and tunables
     #[arg(long, value_name = "DIR", default_value = "/etc/apparmor.d")]
-    pub(crate) base: PathBuf,
+    pub base: PathBuf,
     /// Where the files of profiles given by name are
     #[arg(long, value_name = "DIR", default_value = "/etc/apparmor.d/libvirt")]
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
     /// Where compiled profiles are kept
-    #[arg(long, value_name = "DIR", default_value = aa_load::cache::DIRECTORY, conflicts_with = "no_cache")]
-    pub(crate) cache_dir: PathBuf,
+    #[arg(long, value_name = "DIR", default_value = crate::cache::DIRECTORY, conflicts_with = "no_cache")]
+    pub cache_dir: PathBuf,
     /// Neither use nor write the cache
     #[arg(long)]
-    pub(crate) no_cache: bool,
+    pub no_cache: bool,
     /// Only tell what would be done
     #[arg(long)]
-    pub(crate) dry_run: bool,
+    pub dry_run: bool,
     /// remove: also where a process carries the profile, which is unconfined from then on
     #[arg(long)]
-    pub(crate) force: bool,
+    pub force: bool,
     /// replace: load the whole set in one write to the kernel, all or nothing
     #[arg(long)]
-    pub(crate) direct: bool,
+    pub direct: bool,
     /// status, doctor: JSON Lines instead of a table
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
     /// Profiles worked on at once [default: one for each core]
     #[arg(long, value_name = "N")]
-    pub(crate) jobs: Option<std::num::NonZeroUsize>,
+    pub jobs: Option<std::num::NonZeroUsize>,
     /// Seconds after which a run of the parser is ended
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    pub(crate) timeout: u64,
+    pub timeout: u64,
     /// Where guests are defined, as domain XML; may be repeated [default: libvirt's directories for QEMU and LXC]
     #[arg(long, value_name = "DIR")]
-    pub(crate) definitions: Vec<PathBuf>,
+    pub definitions: Vec<PathBuf>,
     /// gc: leave alone what is newer than this, since its guest may be starting
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub(crate) min_age: u64,
+    pub min_age: u64,
     /// What policy may use [default: /usr/share/apparmor-features/features if there, else the kernel's]
     #[arg(long, value_name = "FILE")]
-    pub(crate) policy_features: Option<PathBuf>,
+    pub policy_features: Option<PathBuf>,
     /// What to compile for [default: the running kernel]
     #[arg(long, value_name = "FILE")]
-    pub(crate) kernel_features: Option<PathBuf>,
+    pub kernel_features: Option<PathBuf>,
     /// Where securityfs is mounted
     #[arg(long, value_name = "DIR", default_value = "/sys/kernel/security")]
-    pub(crate) securityfs: PathBuf,
+    pub securityfs: PathBuf,
     /// Where procfs is mounted
     #[arg(long, value_name = "DIR", default_value = "/proc")]
-    pub(crate) proc: PathBuf,
+    pub proc: PathBuf,
 }
 
 const AFTER: &str = "\

@@ -4,6 +4,7 @@
 //! [`Parser`] alone is for a caller that may do no more than run `apparmor_parser`.
 //! Nothing here parses domain XML, and no shell is ever started.
 
+pub mod args;
 pub mod batch;
 pub mod blob;
 pub mod cache;

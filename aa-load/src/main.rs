@@ -1,13 +1,12 @@
 //! `aa-load`: the command line over the library.
 
-mod args;
 mod run;
 
 use aa_contract::Exit;
 use clap::Parser;
 
 fn main() -> Exit {
-    match args::Args::try_parse() {
+    match aa_load::args::Args::try_parse() {
         Ok(args) => run::run(args),
         Err(error) => {
             let failed = error.print().is_err();

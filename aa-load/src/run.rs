@@ -13,7 +13,7 @@ use aa_load::{Cache, Error, InUse, Kernel, Loader, Options, Place, Profile};
 use aa_load::{batch, doctor, gc, remove, tasks, verify, wanted};
 use clap::ValueEnum;
 
-use crate::args::{Args, Verb};
+use aa_load::args::{Args, Verb};
 
 /// Does what the command line says.
 pub(crate) fn run(mut args: Args) -> Exit {

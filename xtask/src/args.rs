@@ -28,4 +28,6 @@ pub(crate) enum Task {
     Deny(crate::deny::Args),
     /// Write the generated files that are committed
     Generate(crate::generate::Args),
+    /// Lay out what is installed, as a tree and as an archive
+    Dist(crate::dist::Args),
 }

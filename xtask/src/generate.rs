@@ -1,4 +1,5 @@
-//! Files that are made from the code and committed: the JSON Schemas of the records, the list of dependencies.
+//! Files that are made from the code and committed: the JSON Schemas of the records, the list of dependencies, and
+//! that of installed files, which dist's tests hold the archive against.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::report::{Outcome, say};
 use crate::workspace::TOOLS;
-use crate::{process, workspace};
+use crate::{dist, process, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -48,6 +49,7 @@ fn files() -> Result<Vec<(String, String)>> {
         files.push((format!("schema/{name}"), text));
     }
     files.push(("docs/dependencies.md".to_owned(), dependencies()?));
+    files.push(("xtask/installed.txt".to_owned(), dist::listing()?));
     Ok(files)
 }
 

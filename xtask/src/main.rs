@@ -6,6 +6,7 @@ mod args;
 mod demo;
 mod deny;
 mod differential;
+mod dist;
 mod e2e;
 mod generate;
 mod guest;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Task::Upstream(args) => upstream::run(&args),
         Task::Deny(args) => deny::run(&args),
         Task::Generate(args) => generate::run(&args),
+        Task::Dist(args) => dist::run(&args),
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,

@@ -13,8 +13,8 @@ use walkdir::WalkDir;
 use super::cpio::{Attributes, Writer};
 use super::image::Image;
 use super::results::Record;
+use crate::dist;
 use crate::report::say;
-use crate::workspace::TOOLS;
 
 /// What one boot runs.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Boot<'a> {
     pub(crate) dir: &'a Path,
     /// The directory tests/guest: it becomes /tests, and its `init` the guest's.
     pub(crate) tests: &'a Path,
-    /// Where the built tools are; they are put where packages install them.
+    /// Where the built tools are; they and all that belongs to them are put where packages install them.
     pub(crate) tools: &'a Path,
     /// More for the kernel's command line.
     pub(crate) append: &'a str,
@@ -136,11 +136,9 @@ impl Boot<'_> {
         let mut out = File::create(initrd)?;
         io::copy(&mut File::open(&self.image.root)?, &mut out)?;
         let mut archive = Writer::new(BufWriter::new(out));
-        let mut files =
-            vec![(self.tests.join("init"), "init".to_owned()), (self.tests.to_owned(), "tests".to_owned())];
-        files
-            .extend(TOOLS.iter().map(|tool| (self.tools.join(tool), format!("usr/lib/aa-svirt/bin/{tool}"))));
-        for (from, to) in &files {
+        let tests =
+            [(self.tests.join("init"), "init".to_owned()), (self.tests.to_owned(), "tests".to_owned())];
+        for (from, to) in &tests {
             for entry in WalkDir::new(from).sort_by_file_name() {
                 let entry = entry?;
                 let below = entry.path().strip_prefix(from)?;
@@ -155,6 +153,9 @@ impl Boot<'_> {
                     archive.file(path, Attributes::root(mode), &content)?;
                 }
             }
+        }
+        for item in dist::items(self.tools)? {
+            archive.file(&item.path, Attributes::root(item.mode), &item.read()?)?;
         }
         archive.finish()?;
         Ok(())
