@@ -31,13 +31,41 @@ const DROPPED: &[&str] = &[
     "usr/share/perl/",
     "usr/share/i18n/",
     "usr/share/gdb/",
-    "usr/lib/modules/",
     "usr/lib/udev/hwdb.d/",
     "usr/lib/x86_64-linux-gnu/perl",
     "usr/lib/x86_64-linux-gnu/gconv/",
     "usr/bin/perl",
     "usr/bin/qemu-system-i386",
     "boot/",
+];
+
+/// Kernel modules that are kept; every boot does without, only the cases of libvirtd load them.
+const MODULES: &[&str] = &[
+    // network cards
+    "bridge",
+    "dummy",
+    "llc",
+    "macvlan",
+    "macvtap",
+    "stp",
+    "tap",
+    "tun",
+    "veth",
+    "vhost",
+    "vhost_iotlb",
+    "vhost_net",
+    // input devices
+    "evdev",
+    // a USB device without hardware
+    "configfs",
+    "dummy_hcd",
+    "libcomposite",
+    "udc-core",
+    "usb-common",
+    "usb_f_ss_lb",
+    "usbcore",
+    // containers
+    "fuse",
 ];
 
 /// A guest's kernel and root file system.
@@ -87,7 +115,7 @@ pub(crate) fn image(suite: Suite, refresh: bool) -> Result<Image> {
 fn key(suite: Suite) -> String {
     let mut hash = Sha256::new();
     hash.update(BUILDER.to_le_bytes());
-    for word in packages::wanted(suite).chain(DROPPED.iter().copied()) {
+    for word in packages::wanted(suite).chain(DROPPED.iter().chain(MODULES).copied()) {
         hash.update(word);
         hash.update([0]);
     }
@@ -173,7 +201,7 @@ fn merge(archive: &mut Writer<impl Write>, data: &[u8], vmlinuz: &mut Option<Vec
             continue;
         }
         if matches!(path.as_str(), "" | "bin" | "sbin" | "lib" | "lib64" | "var/run" | "var/lock")
-            || DROPPED.iter().any(|dropped| path.starts_with(dropped))
+            || is_dropped(&path)
         {
             continue;
         }
@@ -206,6 +234,15 @@ fn merge(archive: &mut Writer<impl Write>, data: &[u8], vmlinuz: &mut Option<Vec
         }
     }
     Ok(())
+}
+
+/// Whether this file of a package is left out.
+fn is_dropped(path: &str) -> bool {
+    if path.starts_with("usr/lib/modules/") {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        return !name.split('.').next().is_some_and(|module| MODULES.contains(&module));
+    }
+    DROPPED.iter().any(|dropped| path.starts_with(dropped))
 }
 
 /// A path of a package, below the root, with merged /usr.
@@ -265,3 +302,16 @@ const FILES: &[(&str, &str)] = &[
     ("etc/apparmor.d/local/abstractions/libvirt-qemu", ""),
     ("etc/apparmor.d/local/abstractions/libvirt-lxc", ""),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_modules_only_those_named_are_kept() {
+        let module = |name: &str| format!("usr/lib/modules/6.1.0-56-amd64/kernel/drivers/net/{name}");
+        assert!(!is_dropped(&module("tun.ko")) && !is_dropped(&module("tun.ko.xz")));
+        assert!(is_dropped(&module("tunnel.ko")) && is_dropped("usr/share/doc/apt/copyright"));
+        assert!(!is_dropped("usr/lib/modules-load.d/modules.conf"));
+    }
+}

@@ -48,7 +48,8 @@ const PACKAGES: &[&str] = &[
 fn more(suite: Suite) -> &'static [&'static str] {
     match suite {
         Suite::Bookworm => &[],
-        Suite::Trixie => &["virtiofsd"],
+        // libvirtd 11.3 does not start without a firewall's program.
+        Suite::Trixie => &["virtiofsd", "nftables"],
     }
 }
 
@@ -66,7 +67,9 @@ pub(crate) fn wanted(suite: Suite) -> impl Iterator<Item = &'static str> {
 /// The host's apt names no Debian archive, or cannot reach or verify it.
 pub(crate) fn fetch(suite: Suite, dir: &Path) -> Result<Vec<PathBuf>> {
     let apt = Apt::new(suite, dir, "deb")?;
-    let plan = process::output(apt.get(&["install", "--print-uris"]).args(wanted(suite)))?;
+    // What is there already is not planned to be fetched: the plan is made as if nothing were.
+    let nothing = format!("Dir::Cache::Archives={}", dir.join("none").display());
+    let plan = process::output(apt.get(&["install", "--print-uris", "-o", &nothing]).args(wanted(suite)))?;
     process::output(apt.get(&["install", "--download-only"]).args(wanted(suite)))?;
     let mut files: Vec<PathBuf> = String::from_utf8_lossy(&plan)
         .lines()

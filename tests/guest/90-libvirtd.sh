@@ -1,0 +1,50 @@
+# An unmodified libvirtd under Debian's own profiles, with our helper in the place of libvirt's.
+case_timeout=240
+
+setup() {
+    start_libvirtd
+}
+
+teardown() {
+    stop_libvirtd
+}
+
+case_capabilities() {
+    virsh capabilities >capabilities.xml
+    grep -A1 '<model>apparmor</model>' capabilities.xml | grep '<doi>0</doi>'
+    aa-load doctor --json >doctor.json
+    [ "$(jq -r '"\(.secmodel.model) \(.secmodel.doi)"' doctor.json)" = 'apparmor 0' ]
+    [ "$(label_of "$(</run/libvirtd.pid)")" = 'libvirtd (enforce)' ]
+    cmp "$HELPER" /usr/lib/aa-svirt/bin/virt-aa-helper
+}
+
+case_start_and_destroy() {
+    host_file "$IMAGES/life.img" "$IMAGES/neighbour.img"
+    define_guest life "$IMAGES/life.img"
+    mark=$(log_mark)
+    start_guest life
+    undisturbed "$mark"
+    confined life
+    opens life "$IMAGES/life.img" true
+    denied_file life "$IMAGES/neighbour.img"
+    mark=$(log_mark)
+    virsh destroy life
+    wait_for profile_gone "$PROFILE"
+    undisturbed "$mark"
+    [ ! -d "/proc/$QEMU_PID" ]
+}
+
+# The helper that libvirtd runs is under its own profile, seen while it waits for a lock that another call holds.
+case_the_helper_is_confined() {
+    host_file "$IMAGES/helper.img"
+    define_guest helper "$IMAGES/helper.img"
+    printf %d $$ >"$PROFILES/$PROFILE.lock"
+    virsh start --paused helper &
+    wait_for pgrep -x virt-aa-helper
+    [ "$(label_of "$(pgrep -x virt-aa-helper)")" = 'virt-aa-helper (enforce)' ]
+    [ -z "$(mode_of "$PROFILE")" ]
+    rm "$PROFILES/$PROFILE.lock"
+    wait $!
+    confined helper
+    virsh destroy helper
+}
