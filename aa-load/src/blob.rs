@@ -55,8 +55,13 @@ impl Compiled<'_> {
     pub fn has(&self, hash: &Hash) -> bool {
         match hash {
             Hash::Sha1(published) => hex(&self.digest::<Sha1>()) == *published,
-            Hash::Sha256(published) => hex(&self.digest::<Sha256>()) == *published,
+            Hash::Sha256(published) => self.sha256() == *published,
         }
+    }
+
+    /// The hash that a kernel since Linux 6.8 publishes of it.
+    pub fn sha256(&self) -> String {
+        hex(&self.digest::<Sha256>())
     }
 
     fn digest<D: Digest>(&self) -> Vec<u8> {

@@ -26,6 +26,8 @@ pub(crate) enum Task {
     Upstream(crate::upstream::Args),
     /// Check licences, sources and advisories of the dependencies
     Deny(crate::deny::Args),
+    /// Measure the tools against libvirt's own helper, and write docs/performance.md
+    Bench(crate::bench::Args),
     /// Write the generated files that are committed
     Generate(crate::generate::Args),
     /// Lay out what is installed, as a tree and as an archive

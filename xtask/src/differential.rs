@@ -93,6 +93,14 @@ pub(crate) fn libvirt_policy() -> Result<PathBuf> {
     original::policy()
 }
 
+/// libvirt's own helper, out of the distribution's package.
+///
+/// # Errors
+/// The package cannot be had, or what is in it does not start.
+pub(crate) fn libvirt_helper() -> Result<PathBuf> {
+    Ok(original::Original::of_debian()?.program().to_owned())
+}
+
 /// A tree with the system directories and links of a bare Debian, and nothing in them.
 fn bare_host() -> Result<tempfile::TempDir> {
     let host = tempfile::tempdir()?;

@@ -3,6 +3,7 @@
 //! A task is one module: an `Args` for clap and a `run`. Nothing here is installed.
 
 mod args;
+mod bench;
 mod demo;
 mod deny;
 mod differential;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Task::Differential(args) => differential::run(&args),
         Task::Upstream(args) => upstream::run(&args),
         Task::Deny(args) => deny::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Generate(args) => generate::run(&args),
         Task::Dist(args) => dist::run(&args),
     };

@@ -1,4 +1,4 @@
-//! Running programs: the only place that does, so that every failure shows the command.
+//! Running programs, so that every failure shows the command. (`bench::measure` runs those that are timed.)
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

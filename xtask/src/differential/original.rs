@@ -34,6 +34,10 @@ impl Original {
         Ok(Self { program })
     }
 
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// What it answers for the domain in a file.
     pub(super) fn ask(&self, path: &Path) -> Result<Answer> {
         let xml = std::fs::read_to_string(path)?;
