@@ -1,8 +1,9 @@
 //! Many pieces of work on all cores, results in order, memory bounded.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
 
 /// Does `work` on each item with up to `jobs` threads and hands the results to `sink` in the order of the items, as
 /// soon as they are there. Items are taken as they come, so a pipe is read while earlier items are worked on.
@@ -16,47 +17,41 @@ pub fn ordered<T, R>(
     T: Send,
     R: Send,
 {
-    if jobs <= 1 {
-        for item in items {
-            if !sink(work(item)) {
-                return;
-            }
-        }
-        return;
-    }
-    let (item_sender, item_receiver) = sync_channel::<(u64, T)>(jobs);
-    let (result_sender, result_receiver) = sync_channel::<(u64, R)>(jobs);
-    let item_receiver = Mutex::new(item_receiver);
+    let items = Mutex::new((0_u64..).zip(items));
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let (sender, results) = sync_channel::<(u64, R)>(jobs);
     std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for item in (0..).zip(items) {
-                if item_sender.send(item).is_err() {
-                    return;
-                }
-            }
-        });
-        let receiver = std::sync::Arc::new(item_receiver);
-        for _ in 0..jobs {
-            let (receiver, sender, work) = (std::sync::Arc::clone(&receiver), result_sender.clone(), &work);
-            scope.spawn(move || {
-                loop {
-                    let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((number, item)) = next else { return };
+        let (next, work) = (&next, &work);
+        let worker = |sender: SyncSender<(u64, R)>| {
+            move || {
+                while let Some((number, item)) = next() {
                     if sender.send((number, work(item))).is_err() {
                         return;
                     }
                 }
-            });
+            }
+        };
+        // As many threads as the host has; this one does the work itself if there is no other.
+        let started = (0..if jobs > 1 { jobs } else { 0 })
+            .take_while(|_| Builder::new().spawn_scoped(scope, worker(sender.clone())).is_ok())
+            .count();
+        drop(sender);
+        if started == 0 {
+            while let Some((_, item)) = next() {
+                if !sink(work(item)) {
+                    return;
+                }
+            }
+            return;
         }
-        drop((receiver, result_sender));
         let mut early = BTreeMap::new();
         let mut due = 0;
-        for (number, result) in result_receiver {
+        for (number, result) in results {
             early.insert(number, result);
             while let Some(result) = early.remove(&due) {
                 due += 1;
                 if !sink(result) {
-                    // Dropping the receiver on return ends the workers, and they the reader.
+                    // Dropping the receiver on return ends the workers.
                     return;
                 }
             }

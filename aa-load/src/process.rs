@@ -78,11 +78,11 @@ fn watch(child: &mut Child, stdin: Vec<u8>, limits: Limits) -> Result<Output, Fa
     let (sender, receiver) = mpsc::channel();
     if let Some(mut pipe) = child.stdin.take() {
         // A program that does not read its input gets a closed pipe, and we a status from it.
-        std::thread::spawn(move || drop(pipe.write_all(&stdin)));
+        spawn(move || drop(pipe.write_all(&stdin)))?;
     }
     if let Some(pipe) = child.stdout.take() {
         let sender = sender.clone();
-        std::thread::spawn(move || {
+        spawn(move || {
             let mut bytes = Vec::new();
             let read = pipe.take(limits.stdout as u64 + 1).read_to_end(&mut bytes);
             let _ = sender.send(if read.is_ok() && bytes.len() <= limits.stdout {
@@ -90,15 +90,15 @@ fn watch(child: &mut Child, stdin: Vec<u8>, limits: Limits) -> Result<Output, Fa
             } else {
                 End::TooMuch
             });
-        });
+        })?;
     }
     if let Some(mut pipe) = child.stderr.take() {
-        std::thread::spawn(move || {
+        spawn(move || {
             let mut bytes = Vec::new();
             let _ = (&mut pipe).take(STDERR_KEPT as u64).read_to_end(&mut bytes);
             let _ = io::copy(&mut pipe, &mut io::sink());
             let _ = sender.send(End::Stderr(bytes));
-        });
+        })?;
     }
     let (mut stdout, mut stderr) = (None, None);
     while stdout.is_none() || stderr.is_none() {
@@ -117,6 +117,11 @@ fn watch(child: &mut Child, stdin: Vec<u8>, limits: Limits) -> Result<Output, Fa
         }
         std::thread::sleep(wait_until(deadline, limits.memory)?.min(Duration::from_micros(200)));
     }
+}
+
+/// A host that has no thread left is no reason to panic.
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    std::thread::Builder::new().spawn(work).map(drop).map_err(Failure::Start)
 }
 
 fn wait_until(deadline: Instant, memory: Option<u64>) -> Result<Duration, Failure> {

@@ -6,10 +6,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 /// Calls that concern the process alone: a fault in them is one of the run-time library.
-const OWN: [&str; 22] = [
+const OWN: [&str; 24] = [
     "access",
     "arch_prctl",
     "brk",
+    "clock_nanosleep",
     "execve",
     "exit_group",
     "futex",
@@ -24,6 +25,7 @@ const OWN: [&str; 22] = [
     "poll",
     "pread64",
     "prlimit64",
+    "restart_syscall",
     "rseq",
     "rt_sigaction",
     "rt_sigprocmask",
@@ -79,17 +81,30 @@ impl Run {
     }
 }
 
-/// Runs a program, its main thread under strace with the expression for `-e`. When this returns, every process that it
+/// Runs a program, its main thread under strace with the expressions for `-e`. When this returns, every process that it
 /// started has ended too.
 ///
 /// # Panics
 /// strace cannot be run.
-pub fn run(program: &Command, expression: Option<&str>, stdin: &str) -> Run {
+pub fn run<'a>(program: &Command, expressions: impl IntoIterator<Item = &'a str>, stdin: &str) -> Run {
+    run_by(&[], program, expressions, stdin)
+}
+
+/// The same by way of another program, with its arguments, that executes what follows them.
+///
+/// # Panics
+/// strace cannot be run.
+pub fn run_by<'a>(
+    way: &[&str],
+    program: &Command,
+    expressions: impl IntoIterator<Item = &'a str>,
+    stdin: &str,
+) -> Run {
     let log = tempfile::NamedTempFile::new().unwrap();
     // Every descendant inherits the second end of the pipe, and the output is read until all have closed it.
     let mut command = Command::new("sh");
-    command.args(["-c", "exec \"$@\" 9>&1", "sh", "strace", "-y", "-o"]).arg(log.path());
-    if let Some(expression) = expression {
+    command.args(["-c", "exec \"$@\" 9>&1", "sh"]).args(way).args(["strace", "-y", "-o"]).arg(log.path());
+    for expression in expressions {
         command.args(["-e", expression]);
     }
     command.arg(program.get_program()).args(program.get_args());
@@ -121,11 +136,11 @@ pub fn run(program: &Command, expression: Option<&str>, stdin: &str) -> Run {
 /// One of them is not.
 pub fn changes_are_durable(log: &str) -> usize {
     let lines: Vec<&str> = log.lines().collect();
-    let last = |call: &str, file: &str| {
-        lines.iter().rposition(|line| line.starts_with(call) && line.contains(&format!("{file}>")))
-    };
+    let is =
+        |line: &&str, call: &str, file: &str| line.starts_with(call) && line.contains(&format!("{file}>"));
     let mut renames = 0;
     for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.ends_with(" = 0")) {
+        let (earlier, later) = lines.split_at(at);
         let (call, arguments) = line.split_once('(').unwrap();
         if !["rename", "renameat", "renameat2", "unlink", "unlinkat"].contains(&call) {
             continue;
@@ -133,11 +148,8 @@ pub fn changes_are_durable(log: &str) -> usize {
         let name = arguments.split('"').nth(1).unwrap();
         if call.starts_with("rename") {
             renames += 1;
-            let (written, synced) = (last("write(", name), last("fsync(", name));
-            assert!(
-                synced > written && synced.is_some_and(|synced| synced < at),
-                "not synced before: {line}"
-            );
+            let before = |call| earlier.iter().rposition(|line| is(line, call, name));
+            assert!(before("fsync(") > before("write("), "not synced before: {line}");
         } else if std::path::Path::new(name).extension() == Some("new".as_ref()) {
             // Nobody misses a temporary file, and nobody minds one.
             continue;
@@ -146,7 +158,7 @@ pub fn changes_are_durable(log: &str) -> usize {
             Some((_, rest)) => rest.split('>').next().unwrap(),
             None => name.rsplit_once('/').unwrap().0,
         };
-        assert!(last("fsync(", directory).is_some_and(|synced| synced > at), "not synced after: {line}");
+        assert!(later.iter().any(|line| is(line, "fsync(", directory)), "not synced after: {line}");
     }
     renames
 }
@@ -168,7 +180,8 @@ pub fn in_each_call(fault: Fault, mut run: impl FnMut(Option<&str>) -> Run) -> u
     for (call, count) in calls {
         let (skip, what) = match fault {
             Fault::Signal(signal) => (LOOKING.contains(&call.as_str()), format!("signal={signal}")),
-            Fault::Error(error) => (false, format!("error={error}")),
+            // On Linux the descriptor is gone also where close(2) fails; strace would leave it open.
+            Fault::Error(error) => (call == "close", format!("error={error}")),
         };
         if skip || OWN.contains(&call.as_str()) {
             continue;

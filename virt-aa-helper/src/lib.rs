@@ -30,7 +30,6 @@ pub use host::Host;
 
 use guest::Guest;
 use lock::FileLock;
-use memory::Memory;
 
 /// Does one call; `input` is the domain's XML, `diagnostics` is for people. Answers with what belongs on
 /// standard output, which is the help or nothing.
@@ -101,45 +100,38 @@ impl Call<'_> {
         let store = Store::open(&self.host.layout, Sync::IfPermitted)?;
         let (locked, _fallback) = self.lock(&store)?;
         let old = locked.read()?;
-        let action = match (args.mode, &old.base) {
+        match (args.mode, &old.base) {
             (Mode::Create, Some(_)) => return Err(Error::Exists(self.profile)),
-            (Mode::Create, None) => Action::Add,
+            (Mode::Create, None) | (_, Some(_)) => {}
             (_, None) => return Err(Error::NoProfile(self.profile)),
-            (_, Some(_)) => Action::Replace,
-        };
+        }
         let plan = plan::plan(&old, guest, args.extra.as_ref(), &self.renderer())?;
         if plan.adds_nothing && memory::is_loaded(&old, self.profile) {
             return Ok(());
         }
-        self.put_in_force(&parser, action, &locked, &old, &plan.contents)
+        self.put_in_force(&parser, &locked, &old, &plan.contents)
     }
 
-    /// Writes the files and loads them; if that fails, puts the old files back, which are what is in force.
+    /// Writes the files and loads them; if that fails, puts the old files back. Whether those are what is in force,
+    /// nobody knows of a parser that failed: the next call loads them again.
     fn put_in_force(
         &self,
         parser: &Parser,
-        action: Action,
         locked: &Locked<'_>,
         old: &Contents,
         new: &Contents,
     ) -> Result<(), Error> {
         let base = self.host.layout.path(self.profile, Part::Base)?;
         locked.write(old, new)?;
-        if let Err(failure) = parser.load_file(action, base.as_ref()) {
-            return Err(match locked.write(new, old) {
+        // Also where there was no file: a crash may have left the profile in the kernel.
+        if let Err(failure) = parser.load_file(Action::Replace, base.as_ref()) {
+            return Err(match locked.write(new, &memory::noting(old, None)) {
                 Ok(()) => failure.into(),
                 Err(restore) => Error::NotRestored { failure, restore },
             });
         }
-        let loaded = memory::sum(new, self.profile);
-        let rules = new.rules.as_deref().and_then(|rules| {
-            let memory = Memory::read(rules)?;
-            Memory { loaded, ..memory }.write(rules).ok()
-        });
-        if rules.is_some() {
-            // Without this note the next call loads once more than it must, nothing worse.
-            drop(locked.write(new, &Contents { rules, ..new.clone() }));
-        }
+        // Without this note the next call loads once more than it must, nothing worse.
+        drop(locked.write(new, &memory::noting(new, memory::sum(new, self.profile))));
         Ok(())
     }
 
@@ -159,15 +151,19 @@ impl Call<'_> {
             let base = self.host.layout.path(self.profile, Part::Base)?;
             return Ok(parser.load_file(Action::Add, base.as_ref())?);
         }
-        unload(&parser, self.profile)?;
-        let rules = match (mode, old.rules.as_deref()) {
-            (Mode::Delete, _) | (_, None) => None,
-            // It is not in the kernel any more.
-            (_, Some(rules)) => Memory::read(rules)
-                .and_then(|memory| Memory { loaded: None, ..memory }.write(rules).ok())
-                .or_else(|| Some(rules.to_owned())),
+        // First, so that a crash leaves no note of what is gone.
+        let unloaded = memory::noting(&old, None);
+        let old = match locked.write(&old, &unloaded) {
+            Ok(()) => unloaded,
+            // The file goes, and its note with it; a full disk is no reason to keep the profile loaded.
+            Err(_) if mode == Mode::Delete => old,
+            Err(error) => return Err(error.into()),
         };
-        Ok(locked.write(&old, &Contents { rules, ..old.clone() })?)
+        unload(&parser, self.profile)?;
+        if mode == Mode::Delete {
+            locked.write(&old, &Contents { rules: None, ..old.clone() })?;
+        }
+        Ok(())
     }
 
     /// The profile's lock; where the system forbids it, the one that works everywhere.

@@ -52,11 +52,20 @@ impl Memory {
 ///
 /// Nothing here asks the kernel, which Debian's profile for the helper forbids. That is safe for `-F`, the only
 /// caller: libvirtd runs it for a guest whose profile it has just found in the kernel. What stands there is
-/// what was loaded last; a load of this helper, failed or not, leaves it in step with the files and this sum,
-/// and a file that anyone else has changed since has another sum.
+/// what was loaded last; this helper takes its note back before it changes anything and makes it anew when that is
+/// done, so a call that failed or died leaves none; and a file that anyone else has changed since has another sum.
 pub fn is_loaded(contents: &Contents, profile: ProfileName) -> bool {
     let Some(memory) = contents.rules.as_deref().and_then(Memory::read) else { return false };
     memory.loaded.is_some() && memory.loaded == sum(contents, profile)
+}
+
+/// The same files with another note of what was loaded; as they are if another tool made them.
+pub fn noting(contents: &Contents, loaded: Option<String>) -> Contents {
+    let noted = contents.rules.as_deref().and_then(|rules| {
+        let memory = Memory { loaded, ..Memory::read(rules)? };
+        memory.write(rules).ok()
+    });
+    Contents { rules: noted.or_else(|| contents.rules.clone()), ..contents.clone() }
 }
 
 /// Sum of a profile's own files as the parser reads them; the helper's comment is left out of it.
