@@ -34,7 +34,7 @@ case_a_syntax_error_is_1_and_names_its_line() {
     line=$(grep -n '/of/the/user' "$PROFILES/$PROFILE" | cut -d: -f1)
     expect 1 aa-load "$PROFILE"
     says "$stderr" "$PROFILES/$PROFILE"
-    says "$stderr" "[: ]$line[: ]"
+    says "$stderr" "[: ]${line}[: ]"
     [ "$(hash_of "$PROFILE")" = "$before" ]
     [ "$(mode_of "$PROFILE")" = enforce ]
     expect 1 qemu_given "$UUID" -blockdev driver=file,node-name=secret,read-only=on,filename=/etc/shadow
@@ -53,7 +53,7 @@ case_a_syntax_error_in_the_users_template_is_1() {
     line=$(grep -n '/of/the/user' "$PROFILES/$PROFILE" | cut -d: -f1)
     expect 1 aa-load rendered.json
     says "$stderr" "$PROFILES/$PROFILE"
-    says "$stderr" "[: ]$line[: ]"
+    says "$stderr" "[: ]${line}[: ]"
     [ "$(hash_of "$PROFILE")" = "$before" ]
     expect 1 qemu_given "$UUID" -blockdev driver=file,node-name=secret,read-only=on,filename=/etc/shadow
     # The twin: the host's own template again.

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use walkdir::WalkDir;
 
 use crate::guest::Suite;
 use crate::report::{Outcome, Tally, bold, say};
@@ -28,6 +29,7 @@ pub(crate) fn run(_: &Args) -> Result<Outcome> {
             "warnings",
         ]))
     })?;
+    stage("scripts", &mut tally, scripts)?;
     stage("generated files", &mut tally, || {
         let mut checks = Tally::default();
         checks.count(generate::run(&generate::Args { check: true })? == Outcome::Passed);
@@ -65,6 +67,28 @@ fn stage(name: &str, tally: &mut Tally, run: impl FnOnce() -> Result<Tally>) -> 
 fn passes(command: &mut Command) -> Result<Tally> {
     let mut tally = Tally::default();
     tally.count(process::passes(command.current_dir(workspace::root()?))?);
+    Ok(tally)
+}
+
+/// Shellcheck over everything that is run in the guest or shipped as an example.
+fn scripts() -> Result<Tally> {
+    let mut own = Command::new("shellcheck");
+    // The files of cases have no first line that names a shell: lib.sh reads them.
+    let mut cases = Command::new("shellcheck");
+    cases.arg("--shell=bash");
+    for command in [&mut own, &mut cases] {
+        command.current_dir(workspace::root()?).arg("--severity=warning");
+    }
+    for entry in WalkDir::new(workspace::root()?.join("tests/guest")).sort_by_file_name() {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|extension| extension == "sh") {
+            cases.arg(entry.path());
+        } else if entry.file_type().is_file() && std::fs::read(entry.path())?.starts_with(b"#!/bin/") {
+            own.arg(entry.path());
+        }
+    }
+    let mut tally = passes(&mut own)?;
+    tally += passes(&mut cases)?;
     Ok(tally)
 }
 
