@@ -1,11 +1,11 @@
 //! Compiled policy on disk, by content: one entry for each profile, used only if its key is the wanted one and
 //! its checksum is right.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aa_contract::ProfileName;
 use sha2::{Digest, Sha256};
@@ -41,21 +41,27 @@ impl Cache {
         Ok(Self { directory: directory.to_owned() })
     }
 
-    /// Waits until no other aa-load works on a profile, and keeps others waiting until the file is closed.
-    /// A few hundred files serve all profiles, so none is left behind by a guest that is gone.
+    /// Waits until no other aa-load works on any of these profiles, and keeps others waiting until the files are
+    /// closed. A few hundred files serve all profiles, so none is left behind by a guest that is gone.
     ///
     /// # Errors
     /// What the system said.
-    pub fn lock(&self, profile: ProfileName) -> io::Result<File> {
-        let shard = profile.uuid().as_bytes().iter().fold(0_u8, |sum, byte| sum ^ byte);
-        let path = self.directory.join(format!("lock-{shard:02x}"));
+    pub fn lock(&self, profiles: impl IntoIterator<Item = ProfileName>) -> io::Result<Vec<File>> {
+        let shard =
+            |profile: ProfileName| profile.uuid().as_bytes().iter().fold(0_u8, |sum, byte| sum ^ byte);
+        // In one order, each once: two that wait for each other would wait for ever.
+        let shards: BTreeSet<u8> = profiles.into_iter().map(shard).collect();
+        shards.into_iter().map(|shard| self.lock_file(&format!("lock-{shard:02x}"))).collect()
+    }
+
+    fn lock_file(&self, name: &str) -> io::Result<File> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
             .custom_flags(NOFOLLOW)
-            .open(path)?;
+            .open(self.directory.join(name))?;
         file.lock()?;
         Ok(file)
     }
@@ -70,13 +76,13 @@ impl Cache {
         (head == MAGIC && found == key && sum == checksum(found, blob)).then(|| blob.to_vec())
     }
 
-    /// Keeps the compiled policy of a profile in the place of what was kept before.
+    /// Keeps the compiled policy of a profile in the place of what was kept before, under its lock.
     ///
     /// # Errors
     /// What the system said. The old entry is whole or gone.
     pub(crate) fn put(&self, profile: ProfileName, key: &Sum, blob: &[u8]) -> io::Result<()> {
         let bytes = [MAGIC.as_slice(), key, &checksum(key, blob), blob].concat();
-        self.write(&self.entry(profile), &bytes)
+        self.write(&format!("{profile}.policy"), &bytes)
     }
 
     /// Forgets a profile.
@@ -124,7 +130,9 @@ impl Cache {
         }
         let version = parser.version()?;
         // Without the entry the next run asks again.
-        let _ = self.write(&path, format!("{identity}\n{version}").as_bytes());
+        if let Ok(_lock) = self.lock_file("lock-parser") {
+            let _ = self.write("parser", format!("{identity}\n{version}").as_bytes());
+        }
         Ok(version)
     }
 
@@ -144,15 +152,14 @@ impl Cache {
         Some(bytes)
     }
 
-    /// Writes a file whole or not at all. It is not synced: what a crash leaves half fails its checksum.
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.directory.join(format!(".new-{}-{count}", std::process::id()));
-        // One that an earlier process of this number left is in the way.
+    /// Writes a file whole or not at all; whoever calls it has a lock for this name. It is not synced: what a crash
+    /// leaves half fails its checksum.
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.directory.join(format!(".new-{name}"));
+        // One that a crash left is in the way.
         let _ = fs::remove_file(&temporary);
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
-        let result = file.write_all(bytes).and_then(|()| fs::rename(&temporary, path));
+        let result = file.write_all(bytes).and_then(|()| fs::rename(&temporary, self.directory.join(name)));
         if result.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -227,23 +234,29 @@ mod tests {
     #[test]
     fn a_writer_that_died_half_way_leaves_the_old_entry() {
         let dir = tempfile::tempdir().unwrap();
-        let (cache, name) = (cache(&dir), NAME.parse().unwrap());
+        let (cache, name) = (cache(&dir), NAME.parse::<ProfileName>().unwrap());
         cache.put(name, &[1; 32], b"old").unwrap();
-        fs::write(cache.directory.join(format!(".new-{}-0", std::process::id())), b"half").unwrap();
+        fs::write(cache.directory.join(format!(".new-{name}.policy")), b"half").unwrap();
         assert_eq!(cache.get(name, &[1; 32]).unwrap(), b"old");
         cache.put(name, &[2; 32], b"new").unwrap();
         assert_eq!(cache.get(name, &[2; 32]).unwrap(), b"new");
+        assert_eq!(fs::read_dir(&cache.directory).unwrap().count(), 1);
     }
 
     #[test]
     fn two_writers_leave_one_whole_entry() {
         let dir = tempfile::tempdir().unwrap();
-        let (cache, name) = (cache(&dir), NAME.parse().unwrap());
+        let (cache, name) = (cache(&dir), NAME.parse::<ProfileName>().unwrap());
         let blob = |byte: u8| vec![byte; 100_000];
         std::thread::scope(|scope| {
             for byte in [1_u8, 2] {
                 let cache = &cache;
-                scope.spawn(move || (0..50).for_each(|_| cache.put(name, &[byte; 32], &blob(byte)).unwrap()));
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        let _lock = cache.lock([name]).unwrap();
+                        cache.put(name, &[byte; 32], &blob(byte)).unwrap();
+                    }
+                });
             }
             for _ in 0..200 {
                 for byte in [1_u8, 2] {
@@ -252,7 +265,8 @@ mod tests {
             }
         });
         assert!(cache.get(name, &[1; 32]).is_some() != cache.get(name, &[2; 32]).is_some());
-        assert_eq!(fs::read_dir(&cache.directory).unwrap().count(), 1);
+        // The entry and the lock.
+        assert_eq!(fs::read_dir(&cache.directory).unwrap().count(), 2);
     }
 
     #[test]
@@ -274,12 +288,14 @@ mod tests {
     #[test]
     fn a_lock_keeps_a_second_holder_out() {
         let dir = tempfile::tempdir().unwrap();
-        let (cache, name) = (cache(&dir), NAME.parse().unwrap());
-        let held = cache.lock(name).unwrap();
+        let (cache, name) = (cache(&dir), NAME.parse::<ProfileName>().unwrap());
+        let other = name.to_string().replace("libvirt-a2", "libvirt-b3").parse::<ProfileName>().unwrap();
+        // Twice the same is one lock.
+        let held = cache.lock([name, other, name]).unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let cache = &cache;
-            scope.spawn(move || sender.send(cache.lock(name).map(drop).is_ok()));
+            scope.spawn(move || sender.send(cache.lock([other, name]).map(drop).is_ok()));
             assert!(receiver.recv_timeout(std::time::Duration::from_millis(50)).is_err());
             drop(held);
             assert!(receiver.recv().unwrap());

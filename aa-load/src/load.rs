@@ -1,5 +1,6 @@
 //! Puts profiles into the kernel and reads back what it holds.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -193,7 +194,7 @@ impl Loader {
     }
 
     fn load(&self, action: parser::Action, profile: &Profile) -> Result<Loaded, Error> {
-        let _lock = self.lock(profile.name)?;
+        let _locks = self.lock([profile.name])?;
         let before = self.kernel.find(profile.name)?;
         if action == parser::Action::Add && before.is_some() {
             return Err(Error::Exists);
@@ -214,9 +215,14 @@ impl Loader {
     /// Loads a whole set in one write, all or nothing.
     ///
     /// # Errors
-    /// Each profile that cannot be compiled has its own error, and the others are loaded. What the kernel refuses,
-    /// it refuses for all: that is the second list's one error.
-    pub fn replace_direct(&self, profiles: &[Profile], jobs: usize) -> Vec<Result<Loaded, Error>> {
+    /// The locks cannot be had. Each profile that cannot be compiled has its own error in the list, and the others
+    /// are loaded. What the kernel refuses, it refuses for all: each has that error.
+    pub fn replace_direct(
+        &self,
+        profiles: &[Profile],
+        jobs: usize,
+    ) -> Result<Vec<Result<Loaded, Error>>, Error> {
+        let _locks = self.lock(profiles.iter().map(|profile| profile.name))?;
         let mut results: Vec<Result<Ready, Error>> = Vec::new();
         let work = |profile: Profile| self.ready(&profile);
         let keep = |result| {
@@ -234,7 +240,7 @@ impl Loader {
         let written =
             if set.is_empty() || self.options.dry_run { Ok(()) } else { self.kernel.replace_set(&set) };
         let mut refused = written.err();
-        results
+        let results = results
             .into_iter()
             .map(|ready| {
                 let Ready { name, policy, before, unchanged } = ready?;
@@ -254,7 +260,8 @@ impl Loader {
                 }
                 self.read_back(name, done, &blob::parse(&policy)?)
             })
-            .collect()
+            .collect();
+        Ok(results)
     }
 
     fn ready(&self, profile: &Profile) -> Result<Ready, Error> {
@@ -299,24 +306,27 @@ impl Loader {
         }
     }
 
-    fn lock(&self, name: ProfileName) -> Result<Option<std::fs::File>, Error> {
-        match &self.cache {
-            Some(cache) => cache.lock(name).map(Some).map_err(|source| Error::Host {
-                path: self.options.cache.clone().unwrap_or_default(),
-                source,
-            }),
-            None => Ok(None),
-        }
+    fn lock(&self, names: impl IntoIterator<Item = ProfileName>) -> Result<Vec<std::fs::File>, Error> {
+        let Some(cache) = &self.cache else { return Ok(Vec::new()) };
+        let path = || self.options.cache.clone().unwrap_or_default();
+        cache.lock(names).map_err(|source| Error::Host { path: path(), source })
     }
 
     /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone.
     fn policy(&self, profile: &Profile) -> Result<Vec<u8>, Error> {
         let profile = &Profile { name: profile.name, file: absolute(&profile.file)? };
-        // A file of another kind would be waited for, or has no end.
         let read = |source| Error::Read { path: profile.file.clone(), source };
         let metadata = std::fs::metadata(&profile.file).map_err(read)?;
+        // A file of another kind would be waited for, or has no end.
         if !metadata.is_file() {
             return Err(read(std::io::Error::other("not a regular file")));
+        }
+        // Whoever can write a profile decides what its guest may do.
+        for path in [Some(profile.file.as_path()), profile.file.parent()].into_iter().flatten() {
+            let fail = |source| Error::Read { path: path.to_owned(), source };
+            if let Some(problem) = others_may_write(&std::fs::metadata(path).map_err(fail)?) {
+                return Err(fail(std::io::Error::new(std::io::ErrorKind::PermissionDenied, problem)));
+            }
         }
         if let Some(base_name) = profile.file.file_name() {
             let link = self.options.base.join("disable").join(base_name);
@@ -375,6 +385,20 @@ impl Loader {
             return Err(Error::OtherProfile { file: profile.file.clone(), found: blob::names(&compiled) });
         }
         Ok(())
+    }
+}
+
+/// Why somebody else than root and this user may write a file or into a directory; nothing if nobody may.
+fn others_may_write(metadata: &std::fs::Metadata) -> Option<&'static str> {
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    if ![0, uid].contains(&metadata.uid()) {
+        Some("another user owns it")
+    } else if metadata.mode() & 0o002 != 0 {
+        Some("everybody may write to it (chmod o-w)")
+    } else if metadata.mode() & 0o020 != 0 && ![0, gid].contains(&metadata.gid()) {
+        Some("a group of other users may write to it (chmod g-w)")
+    } else {
+        None
     }
 }
 

@@ -128,7 +128,7 @@ fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
     }
     let items = input::items(&args.operands, &args.dir);
     if args.direct {
-        load_set(args, &loader, items, out);
+        load_set(args, &loader, items, out)?;
     } else {
         let work = |(place, profile): Item| {
             let result = profile.and_then(|profile| match verb {
@@ -142,7 +142,12 @@ fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
     Ok(())
 }
 
-fn load_set(args: &Args, loader: &Loader, items: impl Iterator<Item = Item>, out: &mut Output) {
+fn load_set(
+    args: &Args,
+    loader: &Loader,
+    items: impl Iterator<Item = Item>,
+    out: &mut Output,
+) -> Result<(), Error> {
     let mut profiles: Vec<Profile> = Vec::new();
     for (place, item) in items {
         match item {
@@ -150,18 +155,24 @@ fn load_set(args: &Args, loader: &Loader, items: impl Iterator<Item = Item>, out
             Err(error) => out.error(&place, &error),
         }
     }
-    for (profile, result) in profiles.iter().zip(loader.replace_direct(&profiles, jobs(args))) {
+    for (profile, result) in profiles.iter().zip(loader.replace_direct(&profiles, jobs(args))?) {
         if !out.result(&Place::Profile(profile.name), result) {
-            return;
+            break;
         }
     }
+    Ok(())
 }
 
 fn remove_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let kernel = Kernel::open(&args.securityfs)?;
     let in_use = if args.force { InUse::Force } else { InUse::Refuse };
+    // Where there is no cache, a load at the same time sees that its profile has gone, and fails.
+    let cache = if args.no_cache || args.dry_run { None } else { Cache::open(&args.cache_dir).ok() };
     for (place, item) in input::items(&args.operands, &args.dir) {
-        let result = item.and_then(|profile| remove(&kernel, &args.proc, profile.name, in_use, args.dry_run));
+        let result = item.and_then(|profile| {
+            let _locks = cache.as_ref().and_then(|cache| cache.lock([profile.name]).ok());
+            remove(&kernel, &args.proc, profile.name, in_use, args.dry_run)
+        });
         if !out.result(&place, result) {
             break;
         }
@@ -193,9 +204,13 @@ fn find(args: &Args, kernel: &Kernel) -> Result<Found, Error> {
     let (on_disk, grants) = status::on_disk(&args.dir)?;
     // The two places with most files, at the same time.
     let (loaded, tasks) = std::thread::scope(|scope| {
-        let loaded = scope.spawn(|| kernel.list());
+        let loaded = std::thread::Builder::new().spawn_scoped(scope, || kernel.list());
         let tasks = tasks::scan(&args.proc);
-        (loaded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), tasks)
+        let loaded = match loaded {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(_) => kernel.list(),
+        };
+        (loaded, tasks)
     });
     Ok(Found { wanted: None, on_disk, grants, loaded: loaded?, tasks: tasks? })
 }

@@ -1,0 +1,8 @@
+//! Tests of the program: as it is called, and when the system or the parser fails it.
+
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod support;
