@@ -35,6 +35,9 @@ pub enum Sync {
     /// Permission denied (`EACCES`, `EPERM`) is no failure: for a process whose own AppArmor profile
     /// is that of libvirt's helper, which may not open the directory.
     IfPermitted,
+    /// Files are synced, the directory is not: for a process that knows that it may not open it, where the
+    /// attempt alone would be a denial in the system's log.
+    FilesOnly,
 }
 
 /// The texts of a profile's files; `None` where there is no file.
@@ -264,6 +267,9 @@ impl Locked<'_> {
     }
 
     fn sync_directory(&self) -> Result<(), Error> {
+        if self.store.sync == Sync::FilesOnly {
+            return Ok(());
+        }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let synced = openat(self.dir, ".", flags, Mode::empty()).and_then(fsync);
         self.store.sync.judge(synced).map_err(|errno| io_error(&self.store.path, "sync", errno.into()))
@@ -290,6 +296,9 @@ fn changes<'a>(old: &'a Contents, new: &'a Contents) -> impl Iterator<Item = (Pa
 }
 
 fn sync_parent(path: &Path, sync: Sync) -> Result<(), Error> {
+    if sync == Sync::FilesOnly {
+        return Ok(());
+    }
     let parent = path.parent().unwrap_or(path);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let synced = nix::fcntl::open(parent, flags, Mode::empty()).and_then(fsync);

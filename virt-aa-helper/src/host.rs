@@ -1,5 +1,7 @@
 //! Where the helper works: the real places, or a tree that stands for them in tests.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,5 +50,13 @@ impl Host {
     /// [`Error::Parser`]: it is not installed.
     pub fn parser(&self) -> Result<Parser, Error> {
         Ok(Parser::find(self.parser.as_deref())?.with_time(PARSER_TIME))
+    }
+
+    /// Whether this process has the profile of libvirt's own helper, under which a file cannot be locked nor
+    /// the directory be opened. Each attempt would be a denial in the system's log, in every call; that of the list
+    /// of mounts is one that this profile asks the kernel to keep quiet about, and that ours permits.
+    pub fn is_caged(&self) -> bool {
+        File::open(self.proc.join("self/mounts"))
+            .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
     }
 }

@@ -97,7 +97,7 @@ impl Call<'_> {
     /// `-c` and `-r`.
     fn change(&self, args: &Args, guest: &Guest) -> Result<(), Error> {
         let parser = self.host.parser()?;
-        let store = Store::open(&self.host.layout, Sync::IfPermitted)?;
+        let store = Store::open(&self.host.layout, self.sync())?;
         let (locked, _fallback) = self.lock(&store)?;
         let old = locked.read()?;
         match (args.mode, &old.base) {
@@ -144,7 +144,7 @@ impl Call<'_> {
             return Ok(());
         }
         let parser = self.host.parser()?;
-        let store = Store::open(&self.host.layout, Sync::IfPermitted)?;
+        let store = Store::open(&self.host.layout, self.sync())?;
         let (locked, _fallback) = self.lock(&store)?;
         let old = locked.read()?;
         if mode == Mode::Add {
@@ -166,16 +166,20 @@ impl Call<'_> {
         Ok(())
     }
 
+    fn sync(&self) -> Sync {
+        if self.host.is_caged() { Sync::FilesOnly } else { Sync::IfPermitted }
+    }
+
     /// The profile's lock; where the system forbids it, the one that works everywhere.
     fn lock<'s>(&self, store: &'s Store) -> Result<(Locked<'s>, Option<FileLock>), Error> {
-        match store.lock(self.profile) {
-            Err(aa_render::Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
-                let dir = self.host.layout.dir();
-                let lock = FileLock::take(dir, self.profile, &self.host.proc, self.host.patience)?;
-                Ok((store.locked_by_caller(self.profile)?, Some(lock)))
+        if !self.host.is_caged() {
+            match store.lock(self.profile) {
+                Err(aa_render::Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
+                locked => return Ok((locked?, None)),
             }
-            locked => Ok((locked?, None)),
         }
+        let lock = FileLock::take(self.host.layout.dir(), self.profile, &self.host.proc, self.host.patience)?;
+        Ok((store.locked_by_caller(self.profile)?, Some(lock)))
     }
 }
 
