@@ -226,7 +226,7 @@ fn check_glob(pattern: &str) -> Result<(), &'static str> {
                     }
                     match (first, second, third) {
                         (b'0', b'0', b'0') => return Err("no path holds a NUL byte"),
-                        (b'0', b'5', b'7') => return Err("a slash must be written plainly"),
+                        (b'0', b'5', b'6' | b'7') => return Err("dots and slashes must be written plainly"),
                         (b'1', b'0', b'0') => after_at = true,
                         _ => {}
                     }
@@ -306,6 +306,7 @@ mod tests {
             "/a\\400",
             "/a\\000",
             "/a\\057b",
+            "/\\056\\056/b",
             "/@{HOME}",
             "/\\100{HOME}",
             "/a\nb",
