@@ -138,6 +138,9 @@ impl<'a> Deriver<'a> {
         access: Access,
         whole_tree: bool,
     ) -> Result<(), Refusal> {
+        if resolved == "/" && !whole_tree {
+            return Err(Refusal::WrongKind { what, path: path.to_owned(), kind: Kind::Directory });
+        }
         let policy = &self.options.policy;
         let verdict = if whole_tree {
             policy.check_tree(resolved, Want::from(access), self.owner())

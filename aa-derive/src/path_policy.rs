@@ -100,13 +100,14 @@ impl Owner<'_> {
     /// Whether the rest of a path behind an `own` prefix starts with this guest's id and name.
     fn owns(&self, rest: &str) -> bool {
         let component = rest.split('/').next().unwrap_or_default();
-        if component == self.name {
-            return true;
-        }
-        let cut: String = self.name.chars().take(20).collect();
         let (sign, digits) = component.strip_prefix('-').map_or(("", component), |rest| ("-", rest));
-        let Some((digits, name)) = digits.split_once('-') else { return false };
-        if name != cut || digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        let numbered = digits
+            .split_once('-')
+            .filter(|(digits, _)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let Some((digits, name)) = numbered else { return component == self.name };
+        let cut: String = self.name.chars().take(20).collect();
+        // A guest that is called as another one's directory does not own it.
+        if name != cut {
             return false;
         }
         // Without an id, a name that was cut could be another guest's.
@@ -297,6 +298,9 @@ mod tests {
         // A guest cannot take another's directory by what it is called.
         let crafty = Owner { id: Some(9), name: "7-victim" };
         assert!(policy.check(&format!("{lib}/domain-9-7-victim/x"), Want::Write, crafty).is_ok());
+        for anothers in ["domain-7-victim/x", "channel/target/domain-7-victim/x", "ram/7-victim/x"] {
+            assert!(policy.check(&format!("{lib}/{anothers}"), Want::Read, crafty).is_err(), "{anothers}");
+        }
         assert!(
             policy
                 .check(

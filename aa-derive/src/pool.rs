@@ -188,7 +188,10 @@ impl Pools {
     }
 
     /// Adds the pool that a file's content defines.
-    fn add(&mut self, file: &Path, bytes: &[u8]) -> Result<(), PoolError> {
+    ///
+    /// # Errors
+    /// [`PoolError`]: it is no pool, or defines a known pool in another way.
+    pub fn add(&mut self, file: &Path, bytes: &[u8]) -> Result<(), PoolError> {
         let document = Document::parse(bytes)
             .map_err(|error| fail(file, Some(error.pos), PoolErrorKind::Xml(error.kind)))?;
         let (root, name, pool) = parse(&document).map_err(|(at, kind)| fail(file, Some(at.pos()), kind))?;

@@ -59,7 +59,7 @@ pub enum XmlErrorKind {
     Encoding(String),
     #[error("character U+{0:04X} is not allowed in XML")]
     IllegalCharacter(u32),
-    #[error("{0}")]
+    #[error("{}", Printable(.0))]
     Syntax(String),
     #[error("the input ends inside element <{}>", Printable(.0))]
     Truncated(String),
