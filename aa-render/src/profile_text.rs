@@ -33,6 +33,16 @@ pub struct ProfileText {
     /// The brace that opens the profile, and the one that closes it.
     open: usize,
     close: usize,
+    flags: Option<Flags>,
+}
+
+/// Where the flags of a profile are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Flags {
+    /// The keyword, if it is there, and the parentheses.
+    whole: Range<usize>,
+    /// What stands between the parentheses.
+    list: Range<usize>,
 }
 
 /// One piece of profile text.
@@ -101,7 +111,9 @@ impl ProfileText {
         let (Some(open), Some(close)) = (open, close) else {
             return Err(end("the profile has no block"));
         };
-        Ok(Self { text, declaration, name, open, close })
+        let header = text.get(name.end..open).unwrap_or_default();
+        let flags = Flags::find(header, name.end).map_err(|(at, reason)| error_at(&text, at, reason))?;
+        Ok(Self { text, declaration, name, open, close, flags })
     }
 
     /// The whole text.
@@ -131,15 +143,13 @@ impl ProfileText {
 
     /// The mode that the flags set.
     pub fn mode(&self) -> Mode {
-        let flags = self.flags().map(|range| self.text.get(range).unwrap_or_default()).unwrap_or_default();
-        if words(flags).any(|word| LAX_MODES.contains(&word)) { Mode::Complain } else { Mode::Enforce }
+        if words(self.flags()).any(|word| LAX_MODES.contains(&word)) { Mode::Complain } else { Mode::Enforce }
     }
 
     /// The text with the flags of `mode`; every other flag stays. The same text if it has that mode.
     #[must_use]
     pub fn with_mode(&self, mode: Mode) -> String {
-        let old = self.flags();
-        let given = old.clone().and_then(|range| self.text.get(range)).unwrap_or_default();
+        let given = self.flags();
         let is_so = match mode {
             Mode::Enforce => !words(given).any(|word| LAX_MODES.contains(&word)),
             Mode::Complain => words(given).any(|word| word == "complain"),
@@ -152,34 +162,72 @@ impl ProfileText {
             flags.push("complain");
         }
         let list = flags.join(", ");
-        let (range, new) = match old {
-            Some(range) if list.is_empty() => (self.flags_with_keyword(range), String::new()),
-            Some(range) => (range, list),
+        let (range, new) = match &self.flags {
+            Some(flags) if list.is_empty() => (self.with_space_after(&flags.whole), String::new()),
+            Some(flags) => (flags.list.clone(), list),
             None => (self.open..self.open, format!("flags=({list}) ")),
         };
         let piece = |range: Range<usize>| self.text.get(range).unwrap_or_default();
         [piece(0..range.start), &new, piece(range.end..self.text.len())].concat()
     }
 
-    /// What stands between the parentheses of the flag list. `xattrs=(…)` is another list.
-    fn flags(&self) -> Option<Range<usize>> {
-        let header = self.text.get(self.name.end..self.open)?;
-        let from = header.find("flags").map_or(0, |at| at);
-        let list = header.get(from..)?;
-        let is_flags = from > 0 || header.trim_start().starts_with('(');
-        let start = list.find('(').filter(|_| is_flags)? + 1;
-        let end = start + list.get(start..)?.find(')')?;
-        let base = self.name.end + from;
-        Some(base + start..base + end)
+    /// What stands between the parentheses of the flag list.
+    fn flags(&self) -> &str {
+        self.flags.as_ref().and_then(|flags| self.text.get(flags.list.clone())).unwrap_or_default()
     }
 
-    /// The flag list with its parentheses, its keyword and the space after it.
-    fn flags_with_keyword(&self, list: Range<usize>) -> Range<usize> {
-        let header = self.text.get(self.name.end..list.start).unwrap_or_default();
-        let start =
-            header.rfind("flags").or_else(|| header.rfind('(')).map_or(list.start, |at| self.name.end + at);
-        let after = self.text.get(list.end + 1..self.open).unwrap_or_default();
-        start..list.end + 1 + (after.len() - after.trim_start().len())
+    fn with_space_after(&self, range: &Range<usize>) -> Range<usize> {
+        let after = self.text.get(range.end..self.open).unwrap_or_default();
+        range.start..range.end + (after.len() - after.trim_start().len())
+    }
+}
+
+impl Flags {
+    /// Finds the list in `header`, what stands between the profile's name and its block, which starts at `base`
+    /// of the text. Its keyword may be left out; `xattrs=(…)` is another list.
+    fn find(header: &str, base: usize) -> Result<Option<Self>, (usize, &'static str)> {
+        let bytes = header.as_bytes();
+        let end_of = |from: usize, ends: fn(u8) -> bool| {
+            bytes.iter().skip(from).position(|byte| ends(*byte)).map_or(header.len(), |length| from + length)
+        };
+        let mut found = None;
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            let before = header.get(..at).unwrap_or_default();
+            let starts_word = before.is_empty() || before.ends_with(|c: char| c.is_ascii_whitespace());
+            match byte {
+                b'\\' => at += 1,
+                b'"' => at = end_of(at + 1, |byte| byte == b'"'),
+                b'#' if starts_word => at = end_of(at, |byte| byte == b'\n'),
+                b'(' if starts_word || before.ends_with('=') => {
+                    let end = end_of(at + 1, |byte| matches!(byte, b'(' | b')' | b'"' | b'#'));
+                    if bytes.get(end) != Some(&b')') {
+                        return Err((base + at, "a list in front of the block is not closed"));
+                    }
+                    let before = before.trim_end();
+                    let start = match before.strip_suffix('=').map(str::trim_end) {
+                        None => Some(at),
+                        Some(word) => word
+                            .strip_suffix("flags")
+                            .filter(|rest| {
+                                rest.is_empty() || rest.ends_with(|c: char| c.is_ascii_whitespace())
+                            })
+                            .map(str::len),
+                    };
+                    if let Some(start) = start {
+                        let flags =
+                            Self { whole: base + start..base + end + 1, list: base + at + 1..base + end };
+                        if found.replace(flags).is_some() {
+                            return Err((base + at, "the flags are listed a second time"));
+                        }
+                    }
+                    at = end;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        Ok(found)
     }
 }
 
@@ -328,6 +376,9 @@ mod tests {
             ("profile X {\n}\nprofile X {\n}\n", 3),
             ("profile X {\n  \"/a r,\n}\n", 2),
             ("profile X\n", 2),
+            ("profile X\n flags=(a {\n}", 2),
+            ("profile X flags=(a (b)) {\n}", 1),
+            ("profile X flags=(a) (complain) {\n}", 1),
         ] {
             assert_eq!(ProfileText::parse(text, "X").unwrap_err().line, line, "{text}");
         }
@@ -342,6 +393,12 @@ mod tests {
             ),
             ("profile X {\n}", "profile X flags=(complain) {\n}"),
             ("profile X xattrs=(a=b) {\n}", "profile X xattrs=(a=b) flags=(complain) {\n}"),
+            (
+                "profile X \"/a flags=(audit)\" (audit) {\n}",
+                "profile X \"/a flags=(audit)\" (audit, complain) {\n}",
+            ),
+            ("profile X /flags/x {\n}", "profile X /flags/x flags=(complain) {\n}"),
+            ("profile X # flags=(complain)\n{\n}", "profile X # flags=(complain)\nflags=(complain) {\n}"),
         ] {
             let profile = ProfileText::parse(enforce, "X").unwrap();
             assert_eq!(profile.mode(), Mode::Enforce);
