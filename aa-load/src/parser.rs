@@ -228,7 +228,7 @@ impl Parser {
             other => other,
         }?;
         if !output.status.success() || output.stdout.is_empty() {
-            return Err(text_failure(output.status, message(&output.stderr)));
+            return Err(failure(Input::Text, output.status, &output.stderr));
         }
         Ok(output.stdout)
     }
@@ -247,11 +247,7 @@ impl Parser {
         if output.status.success() {
             return Ok(());
         }
-        let message = message(&output.stderr);
-        Err(match output.status.code() {
-            Some(code) => load_failure(code, message),
-            None => text_failure(output.status, message),
-        })
+        Err(failure(Input::Blob, output.status, &output.stderr))
     }
 
     /// Compiles and loads one file as the host is configured (`parser.conf` is read, its features pinned there),
@@ -286,7 +282,7 @@ impl Parser {
         if output.status.success() {
             return Ok(());
         }
-        Err(text_failure(output.status, message(&output.stderr)))
+        Err(failure(Input::Text, output.status, &output.stderr))
     }
 
     fn run(&self, args: &[OsString], stdin: Vec<u8>, limits: Limits) -> Result<Output, ParserError> {
@@ -299,6 +295,24 @@ impl Parser {
             Failure::Memory => ParserError::Memory(limits.memory.unwrap_or_default() >> 20),
             Failure::Output => ParserError::Output(limits.stdout),
         })
+    }
+}
+
+/// What the parser was run on: its statuses mean one thing for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The text of profiles, or no policy at all.
+    Text,
+    /// Compiled policy.
+    Blob,
+}
+
+/// The sense of a run that failed, by its status and by what it wrote to standard error.
+pub fn failure(input: Input, status: ExitStatus, stderr: &[u8]) -> ParserError {
+    let message = message(stderr);
+    match (input, status.code()) {
+        (Input::Blob, Some(code)) => load_failure(code, message),
+        (Input::Blob, None) | (Input::Text, _) => text_failure(status, message),
     }
 }
 
