@@ -28,6 +28,8 @@ pub(crate) enum Task {
     Deny(crate::deny::Args),
     /// Measure the tools against libvirt's own helper, and write docs/performance.md
     Bench(crate::bench::Args),
+    /// Search for inputs that break a promise
+    Fuzz(crate::fuzz::Args),
     /// Write the generated files that are committed
     Generate(crate::generate::Args),
     /// Lay out what is installed, as a tree and as an archive

@@ -1,6 +1,5 @@
 //! The supply chain: licences, sources, duplicate and known-bad crates, by cargo-deny and deny.toml.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
@@ -23,7 +22,7 @@ pub(crate) fn run(_: &Args) -> Result<Outcome> {
 /// # Errors
 /// cargo-deny can be neither found nor installed.
 pub(crate) fn checks() -> Result<Tally> {
-    let program = installed()?;
+    let program = workspace::cargo_tool("cargo-deny", VERSION)?;
     let deny = |words: &[&str]| {
         let mut command = Command::new(&program);
         command.args(["--manifest-path", "Cargo.toml", "--locked"]).args(words);
@@ -38,22 +37,4 @@ pub(crate) fn checks() -> Result<Tally> {
         say!("the database of advisories cannot be reached: they are not checked")?;
     }
     Ok(tally)
-}
-
-/// cargo-deny of [`VERSION`], installed below target/ if this machine has none.
-fn installed() -> Result<PathBuf> {
-    let is_ours = |program: &PathBuf| {
-        process::output(Command::new(program).arg("--version"))
-            .is_ok_and(|text| text.ends_with(format!(" {VERSION}\n").as_bytes()))
-    };
-    let dir = workspace::scratch("tools")?;
-    let own = dir.join("bin/cargo-deny");
-    if let Some(found) = [PathBuf::from("cargo-deny"), own.clone()].into_iter().find(is_ours) {
-        return Ok(found);
-    }
-    say!("installing cargo-deny {VERSION} into {}", dir.display())?;
-    let mut install = workspace::cargo();
-    install.args(["install", "--quiet", "--locked", "--version", VERSION, "--root"]).arg(&dir);
-    process::run(install.arg("cargo-deny"))?;
-    Ok(own)
 }

@@ -9,6 +9,7 @@ mod deny;
 mod differential;
 mod dist;
 mod e2e;
+mod fuzz;
 mod generate;
 mod guest;
 mod process;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Task::Upstream(args) => upstream::run(&args),
         Task::Deny(args) => deny::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Generate(args) => generate::run(&args),
         Task::Dist(args) => dist::run(&args),
     };

@@ -8,13 +8,14 @@ use crate::process;
 use crate::report::{Outcome, say};
 
 /// What has to be on the machine. The guest's own packages are not installed, see `guest::packages`.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("apparmor", "compiles the profiles"),
     ("qemu-system-x86", "boots the guest"),
     ("qemu-utils", "makes disk images"),
     ("xz-utils", "unpacks Debian 12's kernel"),
     ("zstd", "unpacks Debian 13's kernel, packs the distribution"),
     ("shellcheck", "checks the scripts"),
+    ("g++", "compiles libFuzzer"),
     ("strace", "kills the tools at each of their writes"),
     ("time", "measures peak memory"),
     ("libvirt0", "is what libvirt's own helper, the one compared with, is linked with"),

@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 
 use crate::guest::Suite;
 use crate::report::{Outcome, Tally, bold, say};
-use crate::{deny, differential, e2e, generate, process, setup, upstream, workspace};
+use crate::{deny, differential, e2e, fuzz, generate, process, setup, upstream, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
@@ -36,6 +36,7 @@ pub(crate) fn run(_: &Args) -> Result<Outcome> {
         Ok(checks)
     })?;
     stage("unit and integration tests", &mut tally, cargo_test)?;
+    stage("programs of libFuzzer", &mut tally, fuzz::checks)?;
     stage("differential", &mut tally, || differential::compare(None, None))?;
     stage("supply chain", &mut tally, deny::checks)?;
     let tools = workspace::static_tools()?;

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::process;
+use crate::report::say;
 
 /// The tools that are installed.
 pub(crate) const TOOLS: [&str; 5] = ["aa-derive", "aa-render", "aa-load", "aa-confine", "virt-aa-helper"];
@@ -29,6 +30,27 @@ pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
 /// The cargo that runs this program.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A program of cargo's in this version, installed below target/ if this machine has none.
+///
+/// # Errors
+/// It can be neither found nor installed.
+pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    let is_it = |program: &PathBuf| {
+        process::output(Command::new(program).arg("--version"))
+            .is_ok_and(|text| text.ends_with(format!(" {version}\n").as_bytes()))
+    };
+    let dir = scratch("tools")?;
+    let own = dir.join("bin").join(name);
+    if let Some(found) = [PathBuf::from(name), own.clone()].into_iter().find(is_it) {
+        return Ok(found);
+    }
+    say!("installing {name} {version} into {}", dir.display())?;
+    let mut install = cargo();
+    install.args(["install", "--quiet", "--locked", "--version", version, "--root"]).arg(&dir);
+    process::run(install.arg(name))?;
+    Ok(own)
 }
 
 /// Builds the tools for release, statically linked so that they run on every suite, and says in which

@@ -1,0 +1,138 @@
+//! Domain XML, pool XML and QEMU's arguments, on a small host (`../host`) whose images, links and
+//! directories they can name.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use aa_contract::{Derived, Target};
+use aa_derive::host::Files;
+use aa_derive::path_policy::{self, PathPolicy};
+use aa_derive::pool::Pools;
+use aa_derive::{Options, derive};
+
+use crate::{aare, record, rendering};
+
+/// What stands for the root of the host.
+static HOST: LazyLock<Files> = LazyLock::new(|| Files::new(root()).unwrap());
+
+/// As a call without options, but that the pools of the host are known.
+static OPTIONS: LazyLock<Options> = LazyLock::new(|| {
+    let policy = PathPolicy::parse(path_policy::DEFAULT).unwrap();
+    let pools = Pools::load(&[root().join("etc/libvirt/storage")]).unwrap();
+    Options { pools, ..Options::new(policy) }
+});
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("host")
+}
+
+/// What no definition may reach, but for that of the guest `neighbour` with id 42 or none.
+const OUT_OF_REACH: [&str; 19] = [
+    "/",
+    "/bin/sh",
+    "/dev/mem",
+    "/etc/apparmor.d/libvirt/TEMPLATE.qemu",
+    "/etc/libvirt/qemu.conf",
+    "/etc/passwd",
+    "/etc/shadow",
+    "/proc/kcore",
+    "/proc/sysrq-trigger",
+    "/sys/kernel/security/apparmor/.load",
+    "/usr/lib/x86_64-linux-gnu/libc.so.6",
+    "/run/libvirt/libvirt-sock",
+    "/run/libvirt/virtlogd-sock",
+    "/run/libvirt/qemu/driver.pid",
+    "/run/libvirt/qemu/channel/42-neighbour/agent",
+    "/var/lib/libvirt/qemu/channel/target/domain-42-neighbour/agent",
+    "/var/lib/libvirt/qemu/domain-42-neighbour/master-key.aes",
+    "/var/lib/libvirt/qemu/domain-42-neighbour/monitor.sock",
+    "/var/lib/libvirt/qemu/ram/42-neighbour/ram-node0",
+];
+
+/// The XML of a domain.
+pub fn domain(data: &[u8]) {
+    let first = derive(data, &OPTIONS, &HOST);
+    match (&first, derive(data, &OPTIONS, &HOST)) {
+        (Ok(first), Ok(second)) => assert_eq!(*first, second, "another record the second time"),
+        (Err(first), Err(second)) => assert_eq!(first.to_string(), second.to_string()),
+        (first, second) => panic!("{first:?}, then {second:?}"),
+    }
+    match first {
+        Ok(record) => check(&record),
+        Err(error) => assert_one_line(&error.to_string()),
+    }
+}
+
+/// What every record keeps.
+fn check(record: &Derived) {
+    record::comes_back(record);
+    rendering::renders(record);
+    for note in record.notes() {
+        assert!(!note.text.is_empty());
+    }
+    let (id, name) = (record.domain().id, record.domain().name.as_str());
+    let is_neighbour = name == "neighbour" && id.is_none_or(|id| id == 42);
+    for rule in record.rules().iter().filter(|rule| !rule.deny) {
+        let parts = match &rule.target {
+            Target::Path(path) => path.as_str().bytes().map(aare::Part::Byte).collect(),
+            Target::Glob(glob) => aare::parse(glob.as_str().as_bytes()).unwrap(),
+        };
+        for path in OUT_OF_REACH {
+            let own = is_neighbour && path.contains("neighbour");
+            assert!(own || !aare::matches(&parts, path.as_bytes()), "{path} by {rule:?}");
+        }
+    }
+}
+
+/// A message for people is one line without control characters.
+pub(crate) fn assert_one_line(text: &str) {
+    assert!(!text.is_empty() && !text.chars().any(char::is_control), "{text:?}");
+}
+
+/// The XML of a storage pool, behind a first line that is the name of a volume.
+pub fn pool(data: &[u8]) {
+    let (volume, xml) = data.iter().position(|byte| *byte == b'\n').map_or((&[][..], data), |end| {
+        let (volume, rest) = data.split_at(end);
+        (volume, rest.get(1..).unwrap_or_default())
+    });
+    let mut pools = Pools::default();
+    if let Err(error) = pools.add(Path::new("pool.xml"), xml) {
+        return assert_one_line(&error.to_string());
+    }
+    // The same definition again, as definition and state of one pool are.
+    pools.add(Path::new("again.xml"), xml).unwrap();
+    let Ok(volume) = std::str::from_utf8(volume) else { return };
+    // The name is in the debug form only; a pool's target and a link's are the ways to a path.
+    for pool in ["p", "vg", "sda", "0"] {
+        if let Ok(found) = pools.resolve(pool, volume, &*HOST)
+            && let Some(path) = found.path
+        {
+            let last = path.as_str().rsplit('/').next().unwrap_or_default();
+            assert!(!matches!(last, "" | "." | ".."), "{path} of {volume:?}");
+        }
+    }
+}
+
+/// Arguments of `qemu:commandline`, each behind the last with a NUL between.
+pub fn qemu_args(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut xml = String::from(
+        "<domain type='kvm' id='7' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>guest</name>\
+         <uuid>a22e3930-d87a-584e-22b2-1d8950212bac</uuid><os><type>hvm</type></os><qemu:commandline>",
+    );
+    for argument in text.split('\0') {
+        xml.push_str("<qemu:arg value='");
+        for c in argument.chars() {
+            match c {
+                '&' => xml.push_str("&amp;"),
+                '<' => xml.push_str("&lt;"),
+                '\'' => xml.push_str("&apos;"),
+                '\n' => xml.push_str("&#10;"),
+                c => xml.push(c),
+            }
+        }
+        xml.push_str("'/>");
+    }
+    xml.push_str("</qemu:commandline></domain>");
+    domain(xml.as_bytes());
+}
