@@ -165,7 +165,11 @@ impl ProfileText {
         let (range, new) = match &self.flags {
             Some(flags) if list.is_empty() => (self.with_space_after(&flags.whole), String::new()),
             Some(flags) => (flags.list.clone(), list),
-            None => (self.open..self.open, format!("flags=({list}) ")),
+            None => {
+                let before = self.text.get(..self.open).unwrap_or_default();
+                let gap = if before.ends_with(|c: char| c.is_ascii_whitespace()) { "" } else { " " };
+                (self.open..self.open, format!("{gap}flags=({list}) "))
+            }
         };
         let piece = |range: Range<usize>| self.text.get(range).unwrap_or_default();
         [piece(0..range.start), &new, piece(range.end..self.text.len())].concat()
@@ -409,6 +413,12 @@ mod tests {
             assert_eq!(profile.with_mode(Mode::Complain), complain);
             assert_eq!(profile.with_mode(Mode::Enforce), enforce);
         }
+    }
+
+    #[test]
+    fn flags_are_a_word_of_their_own() {
+        let close = ProfileText::parse("profile X xattrs=(a=b){\n}", "X").unwrap();
+        assert_eq!(close.with_mode(Mode::Complain), "profile X xattrs=(a=b) flags=(complain) {\n}");
     }
 
     #[test]
