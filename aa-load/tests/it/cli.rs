@@ -259,25 +259,30 @@ fn children_are_profiles_of_their_own_and_others_are_refused() {
 fn the_flags_that_save_time_keep_the_bytes() {
     let host = Host::new();
     fs::write(host.at("features"), FEATURES).unwrap();
-    let mut rules = String::new();
+    let parser = aa_load::Parser::find(Some(Path::new("/usr/sbin/apparmor_parser"))).unwrap();
+    let flags = aa_load::Parser::flags(parser.version().unwrap());
+    // The abstraction of every guest, and patterns that it does not have.
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../aa-render/policy");
+    let mut rules = format!("  include \"{}\"\n", policy.join("abstractions/libvirt-qemu").display());
     for n in 0..40 {
         use std::fmt::Write;
         writeln!(rules, "  \"/srv/{n}/**.img\" rwk,\n  deny /srv/{n}/x* w,\n  /usr/lib*/**/{n}*.so mr,")
             .unwrap();
     }
-    fs::write(host.at("d").join(NAME), format!("profile {NAME} {{\n{rules}}}\n")).unwrap();
-    let compile = |flags: &[&str]| {
-        let output = Command::new("/usr/sbin/apparmor_parser")
-            .args(["--config-file", "/dev/null", "-QTK", "-S", "-M"])
-            .arg(host.at("features"))
-            .args(flags)
-            .arg(host.at("d").join(NAME))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        output.stdout
-    };
-    let parser = aa_load::Parser::find(Some(Path::new("/usr/sbin/apparmor_parser"))).unwrap();
-    let flags = aa_load::Parser::flags(parser.version().unwrap());
-    assert!(compile(flags) == compile(&[]), "{flags:?} change the policy");
+    let profile = format!("include <tunables/global>\nprofile {NAME} {{\n{rules}}}\n");
+    fs::write(host.at("d").join(NAME), profile).unwrap();
+    for features in [host.at("features"), "/usr/share/apparmor-features/features".into()] {
+        let compile = |flags: &[&str]| {
+            let output = Command::new("/usr/sbin/apparmor_parser")
+                .args(["--config-file", "/dev/null", "-QTK", "-S", "-M"])
+                .arg(&features)
+                .args(flags)
+                .arg(host.at("d").join(NAME))
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            output.stdout
+        };
+        assert!(compile(flags) == compile(&[]), "{flags:?} change the policy");
+    }
 }

@@ -32,6 +32,19 @@ fn create_replace_delete() {
 }
 
 #[test]
+fn flags_go_by_the_parsers_generation() {
+    for (release, flags) in [("3.0.8", "-O no-expr-simplify "), ("4.1.0", "")] {
+        let tree = Tree::new();
+        tree.parser_is(release);
+        tree.call(&["-c"], &guest(1, &[])).unwrap();
+        tree.call(&["-r"], &guest(1, &["/srv/a.img"])).unwrap();
+        let file = tree.file("").display().to_string();
+        let call = format!("-r -K -j0 {flags}{file}");
+        assert_eq!(tree.parser_calls(), [call.clone(), call], "{release}");
+    }
+}
+
+#[test]
 fn a_mode_that_does_not_fit_changes_nothing() {
     let tree = Tree::new();
     let xml = guest(1, &["/srv/a.img"]);

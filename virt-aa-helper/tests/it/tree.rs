@@ -23,9 +23,9 @@ impl Tree {
             fs::create_dir_all(at(name)).unwrap();
         }
         let parser = at("parser");
-        // What it does besides is in the file `then`, if there is one. Its environment is empty.
+        // What it does besides is in the file `then`, its release in `release`, if there is one. Its environment is empty.
         let script = format!(
-            "#!/bin/sh\nPATH=/usr/bin:/bin\necho \"$*\" >>{0}/calls\ncat >/dev/null\n[ ! -e {0}/then ] || . {0}/then\n",
+            "#!/bin/sh\nPATH=/usr/bin:/bin\n[ \"$1\" = --version ] && {{ cat {0}/release; exit; }}\necho \"$*\" >>{0}/calls\ncat >/dev/null\n[ ! -e {0}/then ] || . {0}/then\n",
             dir.path().display()
         );
         fs::write(&parser, script).unwrap();
@@ -43,6 +43,11 @@ impl Tree {
     /// What the parser does besides, in shell.
     pub(crate) fn parser_does(&self, script: &str) {
         fs::write(self.dir.path().join("then"), script).unwrap();
+    }
+
+    /// The parser is of this release.
+    pub(crate) fn parser_is(&self, release: &str) {
+        fs::write(self.dir.path().join("release"), format!("AppArmor parser version {release}\n")).unwrap();
     }
 
     /// The parser's arguments, one call a line, since the last time.
