@@ -1,11 +1,10 @@
 //! Domain XML all the way to text that the real parser takes.
 
-use std::fmt::Write;
 use std::process::Command;
 
 use proptest::prelude::*;
 
-use crate::tools::{output, run, testqemu, tool};
+use crate::tools::{escaped, output, run, testqemu, tool};
 
 /// The whole profile of a domain.
 fn profile(xml: &str) -> String {
@@ -29,10 +28,7 @@ fn parser() -> Command {
 
 /// A domain whose name, disk, share, serial port and smartcard database hold this text.
 fn hostile(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        write!(escaped, "&#{};", u32::from(c)).unwrap();
-    }
+    let escaped = escaped(text);
     testqemu()
         .replace("<name>testqemu</name>", &format!("<name>n{escaped}</name>"))
         .replace("/var/lib/libvirt/images/testqemu.img", &format!("/srv/{escaped}"))

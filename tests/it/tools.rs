@@ -32,6 +32,11 @@ pub(crate) fn output(command: &mut Command, input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The text as XML takes it, every character as its number.
+pub(crate) fn escaped(text: &str) -> String {
+    text.chars().map(|c| format!("&#{};", u32::from(c))).collect::<Vec<_>>().concat()
+}
+
 /// The example that libvirt's documentation of its AppArmor driver uses.
 pub(crate) fn testqemu() -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/domains/testqemu.xml");

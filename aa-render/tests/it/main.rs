@@ -3,10 +3,10 @@
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
-mod dfa;
-#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod parser;
+#[cfg(test)]
+mod proof;
 #[cfg(test)]
 mod support;

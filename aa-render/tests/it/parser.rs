@@ -2,41 +2,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use aa_contract::{LiteralPath, Rule};
-use proptest::prelude::*;
+use aa_tests::compiled::{FileDfa, READ, WRITE, compile, compile_text};
 
-use crate::dfa::{FileDfa, READ, WRITE};
 use crate::support::{PROFILE, Place, UUID, as_lxc, disk, record, record_of, rule, run, run_in};
 
-const BASE: &str = "/etc/apparmor.d";
 const DISK: &[u8] = b"/var/lib/libvirt/images/testqemu.img";
 const OTHER_DISK: &[u8] = b"/var/lib/libvirt/images/other.img";
 
 /// Every feature that a record may name.
 const FEATURES: &str = r#""kvm","disk","network-disk","ceph","gluster","iscsi","nbdkit","rawio","tap","vhost-net","vhost-user","vdpa","slirp","passt","vfio","usb","redirect","scsi","sound","vnc","spice","sdl","dbus","gl","firmware","tpm","swtpm","nine-p","virtiofs","hugepages","file-memory","shmem","smartcard","vsock","sev","sgx","tls","pty","command-line""#;
-
-/// Compiles a profile with the features that Debian pins; nothing is loaded.
-fn compile(file: &Path) -> Result<Vec<u8>, String> {
-    let out = tempfile::NamedTempFile::new().unwrap();
-    let output = Command::new("apparmor_parser")
-        .env("PATH", "/usr/sbin:/sbin")
-        .args(["-QTK", "--config-file", "/dev/null", "--base", BASE])
-        .args(["-M", "/usr/share/apparmor-features/features", "-o"])
-        .arg(out.path())
-        .arg(file)
-        .output()
-        .unwrap();
-    let err = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(fs::read(out.path()).unwrap()) } else { Err(err) }
-}
-
-fn compile_text(text: &str) -> Result<Vec<u8>, String> {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), text).unwrap();
-    compile(file.path())
-}
 
 /// The profile on standard output, compiled.
 fn standalone(args: &[&str], input: &str) -> FileDfa {
@@ -179,77 +154,4 @@ fn a_denial_wins_over_what_is_allowed() {
     );
     let file = standalone(&["--base", "/nonexistent"], &record(&rules));
     assert_eq!(file.access(DISK) & (READ | WRITE), READ);
-}
-
-/// The compiled form of one rule and nothing else.
-fn compile_rule(path: &str) -> FileDfa {
-    let rule: Rule = serde_json::from_str(&rule(path, "r")).unwrap();
-    let mut text = String::from("profile x {\n");
-    aa_render::syntax::write_rule(&rule, &mut text);
-    text.push_str("}\n");
-    FileDfa::of(&compile_text(&text).unwrap())
-}
-
-/// Pieces that mean something to the parser, between letters and arbitrary characters.
-fn component() -> impl Strategy<Value = String> {
-    let piece = prop_oneof![
-        proptest::sample::select(vec![
-            "*",
-            "**",
-            "?",
-            "[",
-            "]",
-            "[^",
-            "[a-z]",
-            "{",
-            "}",
-            "{a,b}",
-            "@{HOME}",
-            "@{PROC}",
-            "\\",
-            "\\\\",
-            "\\052",
-            "\\x2a",
-            "\"",
-            "\" rwk,",
-            ",",
-            "#",
-            "#include <x>",
-            " ",
-            "\t",
-            "\n",
-            "\r",
-            "^",
-            "!",
-            "$",
-            "@",
-            "->",
-            "é",
-            "\u{7f}",
-            "\u{1}",
-        ])
-        .prop_map(str::to_owned),
-        "[a-z]{1,3}",
-        proptest::char::any().prop_map(String::from),
-    ];
-    proptest::collection::vec(piece, 1..6).prop_map(|pieces| pieces.concat())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-    #[test]
-    #[ignore = "needs apparmor_parser"]
-    fn a_literal_grants_itself_and_no_other_path(components in proptest::collection::vec(component(), 1..4)) {
-        let path = format!("/{}", components.join("/"));
-        prop_assume!(LiteralPath::new(path.clone()).is_ok());
-        prop_assert_eq!(compile_rule(&path).only_path(), Some(path.into_bytes()));
-    }
-}
-
-#[test]
-#[ignore = "needs apparmor_parser"]
-fn the_proof_would_see_a_pattern() {
-    let file = FileDfa::of(&compile_text("profile x {\n  \"/a*\" r,\n}\n").unwrap());
-    assert_eq!(file.only_path(), None);
-    assert_eq!((file.access(b"/ab"), file.access(b"/b")), (READ, 0));
 }

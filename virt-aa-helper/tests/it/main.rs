@@ -5,6 +5,8 @@ mod faults;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod proof;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod tree;

@@ -1,0 +1,186 @@
+//! Compiles profiles with the real parser, and reads the file rules out of what it compiled, as the kernel would
+//! walk them.
+//!
+//! The container is AppArmor's tagged stream, the automaton a compressed table in flex's layout
+//! (AppArmor's `parser/libapparmor_re`, the kernel's `security/apparmor/match.c`). Only the form that
+//! goes with the pinned features is read: permissions in the accept words, no difference encoding.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Permission bits of an accept word.
+pub const WRITE: u32 = 0x2;
+/// As [`WRITE`].
+pub const READ: u32 = 0x4;
+const MAGIC: u32 = 0x1B5E_783D;
+/// Where includes in `<>` are looked for.
+const BASE: &str = "/etc/apparmor.d";
+/// More words than any profile here has rules.
+const MANY: usize = 100_000;
+
+/// Compiles a profile with the features that Debian pins; nothing is loaded.
+///
+/// # Errors
+/// What the parser says.
+///
+/// # Panics
+/// There is no parser.
+pub fn compile(file: &Path) -> Result<Vec<u8>, String> {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let output = Command::new("apparmor_parser")
+        .env("PATH", "/usr/sbin:/sbin")
+        .args(["-QTK", "--config-file", "/dev/null", "--base", BASE])
+        .args(["-M", "/usr/share/apparmor-features/features", "-o"])
+        .arg(out.path())
+        .arg(file)
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(fs::read(out.path()).unwrap()) } else { Err(err) }
+}
+
+/// The same for a text.
+///
+/// # Errors
+/// What the parser says.
+///
+/// # Panics
+/// There is no parser.
+pub fn compile_text(text: impl AsRef<[u8]>) -> Result<Vec<u8>, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    compile(file.path())
+}
+
+/// The automaton of a profile's file rules.
+#[derive(Debug)]
+pub struct FileDfa {
+    accept: Vec<u32>,
+    base: Vec<u32>,
+    check: Vec<u32>,
+    default: Vec<u32>,
+    next: Vec<u32>,
+}
+
+impl FileDfa {
+    /// The last automaton of a compiled profile is that of its file rules.
+    ///
+    /// # Panics
+    /// It is none in the form that is read here.
+    pub fn of(compiled: &[u8]) -> Self {
+        let name = b"aadfa\0";
+        let at = compiled.windows(name.len()).rposition(|window| window == name).unwrap();
+        let magic = MAGIC.to_be_bytes();
+        let start = at + compiled[at..].windows(4).position(|window| window == magic).unwrap();
+        Self::read(&compiled[start..])
+    }
+
+    fn read(blob: &[u8]) -> Self {
+        let number = |at: usize, size: usize| {
+            blob[at..at + size].iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte))
+        };
+        let (mut at, size) = (number(4, 4) as usize, number(8, 4) as usize);
+        assert_eq!(number(12, 2), 0, "an automaton of another form");
+        let mut tables: [Vec<u32>; 9] = Default::default();
+        while at < size {
+            let (id, width) = (number(at, 2) as usize, number(at + 2, 2) as usize);
+            let length = number(at + 8, 4) as usize;
+            tables[id] = (0..length).map(|index| number(at + 12 + index * width, width)).collect();
+            at = (at + 12 + length * width).next_multiple_of(8);
+        }
+        let [_, accept, base, check, default, classes, _, _, next] = tables;
+        assert!(classes.is_empty(), "an automaton with classes of bytes");
+        assert!(base.iter().all(|word| word >> 24 == 0), "an automaton of another form");
+        Self { accept, base, check, default, next }
+    }
+
+    fn step(&self, state: usize, byte: u8) -> usize {
+        let slot = self.base[state] as usize + usize::from(byte);
+        let taken = self.check.get(slot) == Some(&u32::try_from(state).unwrap());
+        if taken { self.next[slot] as usize } else { self.default[state] as usize }
+    }
+
+    /// What is allowed on `path` to a process that does not own it.
+    pub fn access(&self, path: &[u8]) -> u32 {
+        let state = path.iter().fold(1, |state, byte| self.step(state, *byte));
+        (self.accept[state] >> 14) & 0x7f
+    }
+
+    /// Every path that anything is allowed on; `None` if there is no end to them, as with a pattern, or if they are
+    /// very many.
+    pub fn paths(&self) -> Option<BTreeSet<Vec<u8>>> {
+        let onward = self.onward();
+        let (mut paths, mut path, mut above) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
+        self.collect(1, &onward, &mut path, &mut above, &mut paths).then_some(paths)
+    }
+
+    /// Adds the paths that start with `path`, which leads to `state`; false if there is no end to them.
+    fn collect(
+        &self,
+        state: usize,
+        onward: &[Vec<(u8, usize)>],
+        path: &mut Vec<u8>,
+        above: &mut BTreeSet<usize>,
+        paths: &mut BTreeSet<Vec<u8>>,
+    ) -> bool {
+        if self.accept[state] != 0 {
+            paths.insert(path.clone());
+        }
+        // A state that leads to itself leads to paths without end.
+        if paths.len() > MANY || !above.insert(state) {
+            return false;
+        }
+        let ends = onward[state].iter().all(|(byte, next)| {
+            path.push(*byte);
+            let ends = self.collect(*next, onward, path, above, paths);
+            path.pop();
+            ends
+        });
+        above.remove(&state);
+        ends
+    }
+
+    /// For each state the bytes that lead on to where something is allowed.
+    fn onward(&self) -> Vec<Vec<(u8, usize)>> {
+        let states = self.accept.len();
+        let steps = |state| (0..=255u8).map(move |byte| (byte, self.step(state, byte)));
+        let mut back = vec![Vec::new(); states];
+        for state in 1..states {
+            for (_, next) in steps(state) {
+                back[next].push(state);
+            }
+        }
+        let mut live: Vec<bool> = self.accept.iter().map(|accept| *accept != 0).collect();
+        let mut ahead: Vec<usize> = (1..states).filter(|state| live[*state]).collect();
+        while let Some(state) = ahead.pop() {
+            for before in back[state].drain(..) {
+                if !std::mem::replace(&mut live[before], true) {
+                    ahead.push(before);
+                }
+            }
+        }
+        (0..states).map(|state| steps(state).filter(|(_, next)| live[*next]).collect()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs apparmor_parser"]
+    fn paths_are_counted_and_patterns_seen() {
+        let paths =
+            |rules: &str| FileDfa::of(&compile_text(format!("profile x {{\n{rules}\n}}")).unwrap()).paths();
+        let of = |list: &[&str]| Some(list.iter().map(|path| path.as_bytes().to_vec()).collect());
+        assert_eq!(paths("/a r, /a/b rw, /c w,"), of(&["/a", "/a/b", "/c"]));
+        assert_eq!(paths("/a{b,c} r,"), of(&["/ab", "/ac"]));
+        assert_eq!(paths("/a\\052 r,"), of(&["/a*"]));
+        for pattern in ["/a* r,", "/** r,"] {
+            assert_eq!(paths(pattern), None, "{pattern}");
+        }
+        assert_eq!(paths("/a? r,").unwrap().len(), 254);
+    }
+}
