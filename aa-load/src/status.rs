@@ -5,7 +5,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use aa_contract::ProfileName;
+use aa_contract::record::parse_line;
+use aa_contract::text::Printable;
+use aa_contract::{Grant, ProfileName, Target};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -20,8 +22,8 @@ pub struct Found {
     pub wanted: Option<Wanted>,
     /// The profiles that have a file.
     pub on_disk: BTreeSet<ProfileName>,
-    /// The profiles that have a file of temporary grants, with the number of its lines.
-    pub grants: BTreeMap<ProfileName, usize>,
+    /// The profiles that have a file of temporary grants, with what is in it.
+    pub grants: BTreeMap<ProfileName, Grants>,
     /// The loaded profiles.
     pub loaded: BTreeMap<ProfileName, InKernel>,
     /// The threads that carry each profile.
@@ -45,8 +47,8 @@ pub struct Row {
     pub mode: Option<String>,
     /// Its children in the kernel.
     pub children: Vec<String>,
-    /// Rules that were granted for a while.
-    pub grants: usize,
+    /// Rules that were granted for a while, with the reasons.
+    pub grants: Vec<Grant>,
     /// Who carries it.
     pub processes: Vec<Process>,
     /// What does not fit together.
@@ -66,11 +68,30 @@ pub struct Process {
     pub threads: usize,
 }
 
+/// What a file of temporary grants holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// The lines that are grants.
+    pub read: Vec<Grant>,
+    /// Whether all of it could be read.
+    pub whole: bool,
+}
+
+impl Grants {
+    fn read(path: &Path) -> Self {
+        let Ok(text) = fs::read_to_string(path) else { return Self::default() };
+        let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+        let found: Vec<_> = lines.map(parse_line).collect();
+        let whole = found.iter().all(Result::is_ok);
+        Self { read: found.into_iter().flatten().collect(), whole }
+    }
+}
+
 /// The profiles that have files in a directory, and the grants.
 ///
 /// # Errors
 /// [`Error::Host`]: the directory is there and cannot be read.
-pub fn on_disk(directory: &Path) -> Result<(BTreeSet<ProfileName>, BTreeMap<ProfileName, usize>), Error> {
+pub fn on_disk(directory: &Path) -> Result<(BTreeSet<ProfileName>, BTreeMap<ProfileName, Grants>), Error> {
     let (mut profiles, mut grants) = (BTreeSet::new(), BTreeMap::new());
     let host = |source| Error::Host { path: directory.to_owned(), source };
     let entries = match fs::read_dir(directory) {
@@ -84,10 +105,7 @@ pub fn on_disk(directory: &Path) -> Result<(BTreeSet<ProfileName>, BTreeMap<Prof
         if let Ok(profile) = name.parse() {
             profiles.insert(profile);
         } else if let Some(Ok(profile)) = name.strip_suffix(".grants").map(str::parse) {
-            // Only shown; one that cannot be read is shown as none.
-            let text = fs::read_to_string(entry.path()).unwrap_or_default();
-            let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count();
-            grants.insert(profile, lines);
+            grants.insert(profile, Grants::read(&entry.path()));
         }
     }
     Ok((profiles, grants))
@@ -120,7 +138,9 @@ fn row(found: &Found, name: ProfileName) -> Row {
     let wanted = found.wanted.as_ref().map(|wanted| wanted.profiles.contains(&name));
     let on_disk = found.on_disk.contains(&name);
     let running = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
+    let grants = found.grants.get(&name);
     let drift = [
+        (grants.is_some_and(|grants| !grants.whole), "its file of temporary grants cannot be read"),
         (loaded.is_none() && !processes.is_empty(), "a process carries it, the kernel no longer holds it"),
         (running.is_some() && loaded.is_none(), "the guest runs, the profile is not in the kernel"),
         (running.is_some_and(|pid| !processes.contains_key(pid)), "the guest's process does not carry it"),
@@ -138,7 +158,7 @@ fn row(found: &Found, name: ProfileName) -> Row {
         in_kernel: loaded.is_some(),
         mode: loaded.map(|held| held.entry.mode.clone()),
         children: loaded.iter().flat_map(|held| &held.children).map(|child| child.name.clone()).collect(),
-        grants: found.grants.get(&name).copied().unwrap_or(0),
+        grants: grants.map(|grants| grants.read.clone()).unwrap_or_default(),
         processes: processes.into_values().collect(),
         drift: drift.into_iter().filter_map(|(is, text)| is.then_some(text)).collect(),
     }
@@ -163,13 +183,21 @@ pub fn table(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
         let processes = if processes.is_empty() { "-".to_owned() } else { processes.join(" ") };
         let mode = row.mode.as_deref().unwrap_or("-");
         let wanted = row.wanted.map_or("?", yes);
-        let grants = if row.grants == 0 { "-".to_owned() } else { row.grants.to_string() };
+        let grants = if row.grants.is_empty() { "-".to_owned() } else { row.grants.len().to_string() };
         writeln!(
             out,
             "{:<44}  {wanted:<6}  {:<4}  {mode:<10}  {grants:<6}  {processes}",
             row.profile.to_string(),
             yes(row.on_disk)
         )?;
+        for grant in &row.grants {
+            let Grant { rule, reason, .. } = grant;
+            let path = match &rule.target {
+                Target::Path(path) => path.as_str(),
+                Target::Glob(glob) => glob.as_str(),
+            };
+            writeln!(out, "    + {} {}: {}", Printable(path), rule.access, Printable(reason.as_str()))?;
+        }
         for drift in &row.drift {
             writeln!(out, "    ! {drift}")?;
         }
@@ -193,7 +221,10 @@ mod tests {
         for file in [NAME.to_owned(), format!("{NAME}.files"), "TEMPLATE.qemu".to_owned()] {
             fs::write(disk.join(file), "").unwrap();
         }
-        fs::write(disk.join(format!("{NAME}.grants")), "one\n\ntwo\n").unwrap();
+        let grants_file = disk.join(format!("{NAME}.grants"));
+        let grant =
+            |path| format!(r#"{{"version":1,"rule":{{"path":"{path}","access":"rw"}},"reason":"nightly"}}"#);
+        fs::write(&grants_file, format!("# by hand\n{}\n\n{}\n", grant("/srv/a"), grant("/srv/b"))).unwrap();
         let proc = root.path().join("proc");
         crate::tasks::tests::put(&proc, 5, 5, &format!("{NAME} (complain)"));
         crate::tasks::tests::put(&proc, 5, 6, &format!("{NAME} (complain)"));
@@ -207,12 +238,19 @@ mod tests {
         };
         let all = BTreeSet::new();
         let row = rows(&found, &all).remove(0);
-        assert_eq!((row.wanted, row.on_disk, row.in_kernel, row.grants), (Some(true), true, true, 2));
+        assert_eq!((row.wanted, row.on_disk, row.in_kernel, row.grants.len()), (Some(true), true, true, 2));
         assert_eq!((row.mode.as_deref(), row.processes[0].threads), (Some("complain"), 2));
         assert!(row.drift.is_empty(), "{:?}", row.drift);
         let mut text = Vec::new();
         table(&[row], &mut text).unwrap();
-        assert!(String::from_utf8(text).unwrap().contains("complain    2       5\n"));
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("complain    2       5\n    + /srv/a rw: nightly"), "{text}");
+        assert!(text.contains("    + /srv/b rw: nightly"), "{text}");
+        fs::write(&grants_file, format!("{}\nrubbish\n", grant("/srv/a"))).unwrap();
+        found.grants = self::on_disk(&disk).unwrap().1;
+        let row = rows(&found, &all).remove(0);
+        assert_eq!((row.grants.len(), row.drift), (1, vec!["its file of temporary grants cannot be read"]));
+        found.grants.clear();
         found.tasks.clear();
         found.on_disk.clear();
         let row = rows(&found, &all).remove(0);
