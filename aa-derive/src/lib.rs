@@ -50,6 +50,17 @@ pub struct Options {
     pub deny_readonly: bool,
     /// What becomes of the paths of pseudo-terminals.
     pub terminals: Terminals,
+    /// What becomes of a volume whose pool is not among [`Options::pools`].
+    pub unknown_volumes: UnknownVolumes,
+}
+
+/// What becomes of a volume whose pool is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownVolumes {
+    /// The domain is refused.
+    Refused,
+    /// No rule and a note, as the original does without a note: a volume behind a protocol needs none.
+    LeftOut,
 }
 
 /// What becomes of a pseudo-terminal's path in the XML.
@@ -72,6 +83,7 @@ impl Options {
             strict: false,
             deny_readonly: false,
             terminals: Terminals::LeftOut,
+            unknown_volumes: UnknownVolumes::Refused,
         }
     }
 }

@@ -94,7 +94,7 @@ pub struct Volume {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum VolumeError {
     /// No definition has that name.
-    #[error("no pool of that name was given with --pools")]
+    #[error("no pool of that name is known")]
     UnknownPool,
     /// A pool of a type that is not known here.
     #[error("pools of type \"{}\" are not known", Printable(.0))]
@@ -179,12 +179,27 @@ impl Pools {
         let mut pools = Self::default();
         for path in paths {
             for file in files(path) {
-                let file = file?;
-                let bytes = read(&file).map_err(|error| fail(&file, None, error.into()))?;
-                pools.add(&file, &bytes)?;
+                pools.add_file(&file?)?;
             }
         }
         Ok(pools)
+    }
+
+    /// Reads what [`Pools::load`] would, and passes over each file that it would fail on: a missing path is nothing.
+    pub fn load_what_is_right(paths: &[PathBuf], mut wrong: impl FnMut(&PoolError)) -> Self {
+        let mut pools = Self::default();
+        for file in paths.iter().filter(|path| path.exists()).flat_map(|path| files(path)) {
+            let added = file.and_then(|file| pools.add_file(&file));
+            if let Err(error) = added {
+                wrong(&error);
+            }
+        }
+        pools
+    }
+
+    fn add_file(&mut self, file: &Path) -> Result<(), PoolError> {
+        let bytes = read(file).map_err(|error| fail(file, None, error.into()))?;
+        self.add(file, &bytes)
     }
 
     /// Adds the pool that a file's content defines.

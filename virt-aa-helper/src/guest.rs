@@ -5,7 +5,8 @@ use std::io::Read;
 use aa_contract::{Derived, ProfileName, VirtType};
 use aa_derive::host::Files;
 use aa_derive::path_policy::{self, PathPolicy};
-use aa_derive::{Options, Terminals, derive};
+use aa_derive::pool::Pools;
+use aa_derive::{Options, Terminals, UnknownVolumes, derive};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -16,6 +17,10 @@ const MAX_XML: u64 = 10 * 1024 * 1024;
 /// guest that starts with one of the two helpers and not with the other would be a surprise.
 const BAD_IN_NAME: [char; 10] = ['/', '[', ']', '{', '}', '?', '^', ',', '"', '*'];
 
+/// Below the root, where libvirtd keeps the XML of storage pools.
+const POOLS: [&str; 2] = ["run/libvirt/storage", "etc/libvirt/storage"];
+const VOLUME: &[u8] = b"volume";
+
 /// A guest and what its XML asks for.
 #[derive(Debug)]
 pub struct Guest {
@@ -25,6 +30,8 @@ pub struct Guest {
     pub policy: PathPolicy,
     /// The host's files.
     pub files: Files,
+    /// What could not be looked at, for people.
+    pub warnings: Vec<String>,
 }
 
 impl Guest {
@@ -42,9 +49,15 @@ impl Guest {
         let policy = PathPolicy::parse(path_policy::DEFAULT)
             .map_err(|error| setup("path policy", error.to_string()))?;
         let files = Files::new(&host.root).map_err(|error| setup("root directory", error.to_string()))?;
-        // Volumes come as the files that they are; nothing denies, since a block commit could not undo it.
-        // A terminal's path is printed where libvirt's own tests of its helper look for it.
-        let options = Options { terminals: Terminals::Granted, ..Options::new(policy) };
+        let (pools, warnings) = pools(host, &xml);
+        // Nothing denies, since a block commit could not undo it. A terminal's path is printed where libvirt's
+        // own tests of its helper look for it.
+        let options = Options {
+            pools,
+            unknown_volumes: UnknownVolumes::LeftOut,
+            terminals: Terminals::Granted,
+            ..Options::new(policy)
+        };
         let derived = derive(&xml, &options, &files)?;
         let domain = derived.domain();
         if domain.name.as_str().contains(BAD_IN_NAME) {
@@ -60,6 +73,21 @@ impl Guest {
         if derived.profile() != profile {
             return Err(Error::OtherGuest { asked: profile, found: derived.profile() });
         }
-        Ok(Self { derived, policy: options.policy, files })
+        Ok(Self { derived, policy: options.policy, files, warnings })
     }
+}
+
+/// The pools of the host, and what was wrong with them, where the XML may have a volume of one.
+///
+/// libvirtd asks for a guest's first profile before it has looked up what file a volume is. The profile that
+/// libvirt has for its helper keeps these directories closed; ours opens them.
+fn pools(host: &Host, xml: &[u8]) -> (Pools, Vec<String>) {
+    let mut warnings = Vec::new();
+    if !xml.windows(VOLUME.len()).any(|window| window == VOLUME) {
+        return (Pools::default(), warnings);
+    }
+    // Those that run and those that are defined, each by itself: a broken one keeps no guest from starting.
+    let dirs = POOLS.map(|dir| host.root.join(dir));
+    let pools = Pools::load_what_is_right(&dirs, |error| warnings.push(error.to_string()));
+    (pools, warnings)
 }

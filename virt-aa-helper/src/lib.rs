@@ -17,8 +17,8 @@ pub mod plan;
 
 use std::io::{ErrorKind, Read, Write};
 
+use aa_contract::ProfileName;
 use aa_contract::text::Printable;
-use aa_contract::{Derived, ProfileName};
 use aa_load::error::ParserError;
 use aa_load::parser::{Action, Parser};
 use aa_render::template::Source;
@@ -52,7 +52,7 @@ pub fn run(
         return Ok(String::new());
     }
     let guest = Guest::read(host, profile, input)?;
-    warn(&guest.derived, diagnostics)?;
+    warn(&guest, diagnostics)?;
     if args.dry_run {
         let text = call.preview(args, &guest)?;
         diagnostics.write_all(text.as_bytes()).map_err(Error::Output)?;
@@ -63,8 +63,11 @@ pub fn run(
 }
 
 /// Says what a person should know. libvirtd copies it to its log.
-fn warn(derived: &Derived, diagnostics: &mut dyn Write) -> Result<(), Error> {
-    for note in derived.notes() {
+fn warn(guest: &Guest, diagnostics: &mut dyn Write) -> Result<(), Error> {
+    for warning in &guest.warnings {
+        writeln!(diagnostics, "virt-aa-helper: warning: {}", Printable(warning)).map_err(Error::Output)?;
+    }
+    for note in guest.derived.notes() {
         let line = note.line.map(|line| format!("line {line}: ")).unwrap_or_default();
         writeln!(diagnostics, "virt-aa-helper: warning: {line}{}", Printable(&note.text))
             .map_err(Error::Output)?;

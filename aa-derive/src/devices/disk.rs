@@ -5,12 +5,13 @@ use std::cell::RefCell;
 
 use aa_contract::{Access, Feature, NoteKind};
 
+use crate::UnknownVolumes;
 use crate::deriver::{Deriver, Place};
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::Kind;
 use crate::image::{self, Format, LayerKind, TopImage};
-use crate::pool::VolumeKind;
+use crate::pool::{VolumeError, VolumeKind};
 use crate::xml::Element;
 
 /// A source that a guest opens by itself, not as a layer of another.
@@ -197,14 +198,18 @@ fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -
             Refusal::Incomplete { what: "volume", missing: "source pool and volume" },
         ));
     };
-    let unresolved = |reason: String| {
-        refuse(source, Refusal::Volume { pool: pool.to_owned(), volume: name.to_owned(), reason })
+    let unresolved =
+        |reason: String| Refusal::Volume { pool: pool.to_owned(), volume: name.to_owned(), reason };
+    let resolved = match deriver.options.pools.resolve(pool, name, deriver.host) {
+        Ok(resolved) => resolved,
+        Err(error @ VolumeError::UnknownPool)
+            if deriver.options.unknown_volumes == UnknownVolumes::LeftOut =>
+        {
+            deriver.note(NoteKind::LeftOut, source, unresolved(error.to_string()).to_string());
+            return Ok(());
+        }
+        Err(error) => return Err(refuse(source, unresolved(error.to_string()))),
     };
-    let resolved = deriver
-        .options
-        .pools
-        .resolve(pool, name, deriver.host)
-        .map_err(|error| unresolved(error.to_string()))?;
     match (resolved.kind, &resolved.path) {
         (VolumeKind::File | VolumeKind::Block, Some(path)) => image(deriver, source, path.as_str(), top),
         (VolumeKind::Dir, Some(path)) => {
@@ -215,7 +220,7 @@ fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -
             deriver.uses(Feature::NetworkDisk);
             Ok(())
         }
-        (_, None) => Err(unresolved("its pool does not say where it lies".to_owned())),
+        (_, None) => Err(refuse(source, unresolved("its pool does not say where it lies".to_owned()))),
     }
 }
 

@@ -171,6 +171,35 @@ fn a_terminals_path_is_granted_and_no_other_of_its_kind() {
 }
 
 #[test]
+fn a_volume_is_the_file_that_its_pool_says() {
+    let tree = Tree::new();
+    let pools = tree.host.root.join("etc/libvirt/storage");
+    fs::create_dir_all(&pools).unwrap();
+    let call = |pool: &str, volume: &str| {
+        let source =
+            format!("<disk type='volume'><source pool='{pool}' volume='{volume}'/></disk></devices>");
+        tree.call(&["-d", "-r"], &guest(1, &[]).replace("</devices>", &source))
+    };
+    tree.call(&["-c"], &guest(1, &[])).unwrap();
+    let define = |name: &str, target: &str| {
+        let xml =
+            format!("<pool type='dir'><name>{name}</name><target><path>{target}</path></target></pool>");
+        fs::write(pools.join(format!("{name}.xml")), xml).unwrap();
+    };
+    define("p", "/srv/pool");
+    assert!(call("p", "v").unwrap().contains("\n  \"/srv/pool/v\" rwk,\n"));
+    assert!(call("p", "..").unwrap_err().to_string().contains("a volume's name"));
+    // A pool that is not known: no rule, and a word about it. It may be one that needs none.
+    let said = call("other", "v").unwrap();
+    assert!(said.contains("no pool of that name is known") && !said.contains("/v\""), "{said}");
+    // Nor does a broken definition keep a guest from its files.
+    fs::write(pools.join("broken.xml"), "<pool").unwrap();
+    let said = call("p", "v").unwrap();
+    assert!(said.contains("warning: ") && said.contains("broken.xml:1:"), "{said}");
+    assert!(said.contains("\n  \"/srv/pool/v\" rwk,\n"), "{said}");
+}
+
+#[test]
 fn what_adds_nothing_loads_nothing() {
     let tree = Tree::new();
     let xml = guest(1, &["/srv/a.img"]);
