@@ -65,6 +65,9 @@ pub struct Args {
     /// Profiles worked on at once [default: one for each core]
     #[arg(long, value_name = "N")]
     pub jobs: Option<std::num::NonZeroUsize>,
+    /// Say at the end what was done, though standard error is no terminal
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Seconds after which a run of the parser is ended
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub timeout: u64,

@@ -5,6 +5,7 @@
 //! a file too many in the digest costs a compile, a file too few would be a lie.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -64,7 +65,7 @@ impl Inputs {
             if seen.len() > MOST {
                 return None;
             }
-            let node = self.node(&path)?;
+            let node = self.node(&path, !is_own(&path, file))?;
             let name = path.as_os_str().as_encoded_bytes();
             sum.update((name.len() as u64).to_le_bytes());
             sum.update(name);
@@ -74,7 +75,8 @@ impl Inputs {
         Some(sum.finalize().into())
     }
 
-    fn node(&self, path: &Path) -> Option<Arc<Node>> {
+    /// What is at a path; remembered only if another profile may include it too, or memory would grow with each.
+    fn node(&self, path: &Path, shared: bool) -> Option<Arc<Node>> {
         let stamp = fs::metadata(path)
             .ok()
             .map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()));
@@ -85,8 +87,10 @@ impl Inputs {
             }
         }
         let node = Arc::new(self.read(path, stamp)?);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(path.to_owned(), Arc::clone(&node));
+        if shared && stamp.is_some() {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(path.to_owned(), Arc::clone(&node));
+        }
         Some(node)
     }
 
@@ -132,6 +136,12 @@ impl Inputs {
         }
         std::iter::once(&self.base).chain(&self.include).map(|directory| directory.join(name)).collect()
     }
+}
+
+/// Whether a path is of one profile: its file, or what is called after that.
+fn is_own(path: &Path, profile: &Path) -> bool {
+    let Some(name) = profile.file_name().map(OsStr::as_encoded_bytes) else { return false };
+    path.components().any(|component| component.as_os_str().as_encoded_bytes().starts_with(name))
 }
 
 /// The names behind every word `include` or `abi`, in comments too: to the parser, `#include` is no comment.
@@ -263,6 +273,30 @@ mod tests {
         fs::File::options().write(true).open(&include).unwrap().set_modified(times).unwrap();
         assert_eq!(fs::metadata(&include).unwrap().modified().unwrap(), times);
         assert_ne!(inputs.sum(&tree.profile), before);
+    }
+
+    #[test]
+    fn only_what_profiles_share_is_remembered() {
+        let tree = Tree::new();
+        let inputs = tree.inputs();
+        let known = || inputs.known.lock().unwrap().keys().cloned().collect::<HashSet<_>>();
+        inputs.sum(&tree.profile).unwrap();
+        let shared = known();
+        assert!(shared.contains(&tree.path("base/a/1")), "{shared:?}");
+        for number in 0..10 {
+            let name = format!("libvirt-{number}");
+            let text = format!(
+                "profile x {{\n include <a/1>\n include \"{}\"\n}}\n",
+                tree.path(&format!("{name}.files")).display()
+            );
+            for (file, text) in [(name.clone(), text), (format!("{name}.files"), "/f r,\n".into())] {
+                fs::write(tree.path(&file), text).unwrap();
+            }
+            let before = inputs.sum(&tree.path(&name)).unwrap();
+            fs::write(tree.path(&format!("{name}.files")), "/g r,\n").unwrap();
+            assert_ne!(inputs.sum(&tree.path(&name)).unwrap(), before);
+        }
+        assert_eq!(known(), shared);
     }
 
     #[test]

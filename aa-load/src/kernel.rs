@@ -1,9 +1,10 @@
 //! AppArmor's files below securityfs: what is loaded, and by what hash; removal by name; a whole set in one write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aa_contract::{Mode, ProfileName};
 
@@ -67,9 +68,11 @@ impl InKernel {
 }
 
 /// AppArmor of the running kernel, or a tree like it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Kernel {
     root: PathBuf,
+    /// Where profiles were when all directories were listed, which takes the longer the more there are.
+    places: Mutex<HashMap<ProfileName, PathBuf>>,
 }
 
 impl Kernel {
@@ -81,7 +84,7 @@ impl Kernel {
         let root = securityfs.join("apparmor");
         let profiles = root.join("policy/profiles");
         match fs::metadata(&profiles) {
-            Ok(metadata) if metadata.is_dir() => Ok(Self { root }),
+            Ok(metadata) if metadata.is_dir() => Ok(Self { root, places: Mutex::default() }),
             Ok(_) => Err(Error::NoAppArmor(format!("{} is no directory", profiles.display()))),
             Err(error) => Err(Error::NoAppArmor(format!("{}: {error}", profiles.display()))),
         }
@@ -113,47 +116,53 @@ impl Kernel {
         self.read(None)
     }
 
+    /// As [`Kernel::find`], but looked for first where it was, and only there if it still is.
+    ///
+    /// # Errors
+    /// As with [`Kernel::find`].
+    pub(crate) fn find_again(&self, name: ProfileName) -> Result<Option<InKernel>, Error> {
+        let place = self.places().get(&name).cloned();
+        if let Some(dir) = place
+            && let Some((found, profile)) = read_profile(&dir)?
+            && found == name
+        {
+            return Ok(Some(profile));
+        }
+        self.find(name)
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<ProfileName, PathBuf>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read(&self, only: Option<ProfileName>) -> Result<BTreeMap<ProfileName, InKernel>, Error> {
         let directory = self.root.join("policy/profiles");
-        let host = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Host { path, source }
-        };
+        let remember = self.places().is_empty();
         // A directory is called after its profile, with a number; characters that a guest's name does not
         // have are changed in it. So it tells which may be meant, and the file `name` in it which is.
         let prefix = only.map_or_else(|| "libvirt-".to_owned(), |name| format!("{name}."));
         let mut found = BTreeMap::new();
         for dir in fs::read_dir(&directory).map_err(host(&directory))? {
             let dir = dir.map_err(host(&directory))?;
-            if !dir.file_name().to_string_lossy().starts_with(&prefix) {
+            let file_name = dir.file_name();
+            let file_name = file_name.to_string_lossy();
+            if remember
+                && let Some((Ok(name), _)) = file_name.rsplit_once('.').map(|(name, id)| (name.parse(), id))
+            {
+                self.places().insert(name, dir.path());
+            }
+            if !file_name.starts_with(&prefix) {
                 continue;
             }
-            let Some(entry) = read_entry(&dir.path()).map_err(host(&dir.path()))? else { continue };
-            let Ok(name) = entry.name.parse::<ProfileName>() else { continue };
+            let Some((name, profile)) = read_profile(&dir.path())? else { continue };
             if only.is_some_and(|only| only != name) {
                 continue;
             }
-            let mut children = Vec::new();
-            let below = dir.path().join("profiles");
-            match fs::read_dir(&below) {
-                Ok(entries) => {
-                    for child in entries {
-                        let path = child.map_err(host(&below))?.path();
-                        if let Some(mut entry) = read_entry(&path).map_err(host(&path))? {
-                            // The kernel gives a child's own name; a record of policy has it in full.
-                            if !entry.name.contains("//") {
-                                entry.name = format!("{name}//{}", entry.name);
-                            }
-                            children.push(entry);
-                        }
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::Host { path: below, source }),
-            }
-            if found.insert(name, InKernel { entry, children }).is_some() {
+            if found.insert(name, profile).is_some() {
+                self.places().remove(&name);
                 return Err(Error::ReadBack(format!("it lists {name} twice")));
             }
+            self.places().insert(name, dir.path());
         }
         Ok(found)
     }
@@ -208,6 +217,36 @@ impl Kernel {
             Err(source) => Err(Error::Host { path, source }),
         }
     }
+}
+
+fn host(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Host { path, source }
+}
+
+/// A guest's profile in its directory, with its children; `None` if it went away meanwhile, or is no guest's.
+fn read_profile(dir: &Path) -> Result<Option<(ProfileName, InKernel)>, Error> {
+    let Some(entry) = read_entry(dir).map_err(host(dir))? else { return Ok(None) };
+    let Ok(name) = entry.name.parse::<ProfileName>() else { return Ok(None) };
+    let mut children = Vec::new();
+    let below = dir.join("profiles");
+    match fs::read_dir(&below) {
+        Ok(entries) => {
+            for child in entries {
+                let path = child.map_err(host(&below))?.path();
+                if let Some(mut entry) = read_entry(&path).map_err(host(&path))? {
+                    // The kernel gives a child's own name; a record of policy has it in full.
+                    if !entry.name.contains("//") {
+                        entry.name = format!("{name}//{}", entry.name);
+                    }
+                    children.push(entry);
+                }
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::Host { path: below, source }),
+    }
+    Ok(Some((name, InKernel { entry, children })))
 }
 
 /// One profile's directory; `None` if it went away meanwhile.
@@ -274,6 +313,28 @@ pub(crate) mod tests {
         assert_eq!(kernel.list().unwrap().len(), 1);
         put(&kernel, &format!("{NAME}.9"), NAME, "enforce", None);
         assert!(matches!(kernel.find(name), Err(Error::ReadBack(_))));
+    }
+
+    #[test]
+    fn a_profile_that_moved_or_went_is_looked_for_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = tree(root.path());
+        let name: ProfileName = NAME.parse().unwrap();
+        let mode = || kernel.find_again(name).unwrap().map(|held| held.entry.mode);
+        assert_eq!(mode(), None);
+        put(&kernel, &format!("{NAME}.1"), NAME, "enforce", None);
+        assert_eq!(mode().as_deref(), Some("enforce"));
+        // What it is read from is never remembered.
+        put(&kernel, &format!("{NAME}.1"), NAME, "complain", None);
+        assert_eq!(mode().as_deref(), Some("complain"));
+        let profiles = kernel.root.join("policy/profiles");
+        fs::remove_dir_all(profiles.join(format!("{NAME}.1"))).unwrap();
+        assert_eq!(mode(), None);
+        put(&kernel, &format!("{NAME}.7"), NAME, "enforce", None);
+        assert_eq!(mode().as_deref(), Some("enforce"));
+        // Another profile in its place.
+        put(&kernel, &format!("{NAME}.7"), "other", "enforce", None);
+        assert_eq!(mode(), None);
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Loader {
 
     fn load(&self, action: parser::Action, profile: &Profile) -> Result<Loaded, Error> {
         let _locks = self.lock([profile.name])?;
-        let before = self.kernel.find(profile.name)?;
+        let before = self.kernel.find_again(profile.name)?;
         if action == parser::Action::Add && before.is_some() {
             return Err(Error::Exists);
         }
@@ -265,7 +265,7 @@ impl Loader {
     }
 
     fn ready(&self, profile: &Profile) -> Result<Ready, Error> {
-        let before = self.kernel.find(profile.name)?;
+        let before = self.kernel.find_again(profile.name)?;
         let policy = self.policy(profile)?;
         let compiled = blob::parse(&policy)?;
         let unchanged = before.as_ref().is_some_and(|held| held.is(&compiled));

@@ -1,5 +1,6 @@
 //! `aa-load`: the command line over the library.
 
+mod progress;
 mod run;
 
 use aa_contract::Exit;

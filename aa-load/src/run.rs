@@ -15,6 +15,8 @@ use clap::ValueEnum;
 
 use aa_load::args::{Args, Verb};
 
+use crate::progress::Progress;
+
 /// Does what the command line says.
 pub(crate) fn run(mut args: Args) -> Exit {
     let verb = match args.operands.first().and_then(|word| Verb::from_str(word, false).ok()) {
@@ -24,7 +26,7 @@ pub(crate) fn run(mut args: Args) -> Exit {
         }
         None => Verb::Replace,
     };
-    let mut out = Output { exit: Exit::Done, many: 0, closed: false };
+    let mut out = Output { exit: Exit::Done, progress: Progress::new(io::stderr(), &args), closed: false };
     let done = match verb {
         Verb::Add | Verb::Replace => load(&args, verb, &mut out),
         Verb::Remove => remove_all(&args, &mut out),
@@ -39,13 +41,16 @@ pub(crate) fn run(mut args: Args) -> Exit {
     if let Err(error) = done {
         out.error(&Place::Host, &error);
     }
+    if out.progress.end().is_err() {
+        out.exit = Exit::Host;
+    }
     out.exit
 }
 
 /// The two streams and the status so far.
 struct Output {
     exit: Exit,
-    many: u64,
+    progress: Progress<io::Stderr>,
     /// Whoever reads standard output has gone.
     closed: bool,
 }
@@ -58,7 +63,7 @@ impl Output {
 
     /// A line for people.
     fn note(&mut self, text: &str) {
-        if writeln!(io::stderr().lock(), "aa-load: {text}").is_err() {
+        if self.progress.line(&format!("aa-load: {text}")).is_err() {
             self.exit = Exit::Host;
         }
     }
@@ -82,14 +87,19 @@ impl Output {
 
     /// Writes one result: a record, or an error. Says whether to go on.
     fn result(&mut self, place: &Place, result: Result<Loaded, Error>) -> bool {
-        self.many += 1;
-        match result.and_then(|record| Ok(to_line(&record)?)) {
+        let done = result.as_ref().ok().map(|record| record.action);
+        // What is said of it comes first, so that the line that is written over is the last.
+        let go_on = match result.and_then(|record| Ok(to_line(&record)?)) {
             Ok(line) => self.data(|out| out.write_all(line.as_bytes())),
             Err(error) => {
                 self.error(place, &error);
                 true
             }
+        };
+        if self.progress.count(done).is_err() {
+            self.exit = Exit::Host;
         }
+        go_on
     }
 }
 
@@ -152,7 +162,9 @@ fn load_set(
     for (place, item) in items {
         match item {
             Ok(profile) => profiles.push(profile),
-            Err(error) => out.error(&place, &error),
+            Err(error) => {
+                out.result(&place, Err(error));
+            }
         }
     }
     for (profile, result) in profiles.iter().zip(loader.replace_direct(&profiles, jobs(args))?) {

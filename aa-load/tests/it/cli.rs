@@ -68,6 +68,65 @@ fn one_bad_profile_is_named_and_the_others_are_loaded_in_order() {
 }
 
 #[test]
+fn a_summary_is_said_if_asked_for_and_on_standard_error_only() {
+    let host = Host::new();
+    let records = format!("{}garbage\n{}", host.record(NAME), host.record(OTHER));
+    host.expect(
+        &["--verbose", "--jobs", "1"],
+        &records,
+        1,
+        &[NAME, OTHER],
+        &["stdin:2: not a record", "aa-load: 3 profiles: 2 added, 1 failed in "],
+        "compile load compile load",
+    );
+    // Not a terminal, and not asked for.
+    host.expect(&[NAME, OTHER], "", 0, &["unchanged", "unchanged"], &[], "");
+}
+
+#[test]
+fn an_older_date_and_an_equal_base_name_bring_no_stale_policy() {
+    let host = Host::new();
+    host.expect(&[NAME], "", 0, &["added"], &[], "compile load");
+    let include = host.at("base/abstractions/one");
+    let old = fs::read(&include).unwrap();
+    let date = fs::metadata(&include).unwrap().modified().unwrap();
+    let put = |text: &[u8], salt: u8| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&include, text).unwrap();
+        fs::File::options().write(true).open(&include).unwrap().set_modified(date).unwrap();
+        fs::write(host.at(&format!("{NAME}.blob")), blob(NAME, salt)).unwrap();
+    };
+    // Forward and back, and all the time the file is as old as at first.
+    put(b"/two r,\n", 2);
+    host.expect(&[NAME], "", 0, &["replaced"], &[], "compile load");
+    put(&old, 1);
+    host.expect(&[NAME], "", 0, &["replaced"], &[], "compile load");
+    host.expect(&[NAME], "", 0, &["unchanged"], &[], "");
+    // A file of the same name, size and date in another directory.
+    fs::create_dir(host.at("d2")).unwrap();
+    fs::copy(host.at("d").join(NAME), host.at("d2").join(NAME)).unwrap();
+    fs::write(host.at(&format!("{NAME}.blob")), blob(NAME, 3)).unwrap();
+    let other = host.at("d2");
+    host.expect(&["--dir", other.to_str().unwrap(), NAME], "", 0, &["replaced"], &[], "compile load");
+}
+
+#[test]
+fn other_features_for_policy_are_another_entry() {
+    let host = Host::new();
+    let pinned = host.at("pinned");
+    fs::write(&pinned, "file {mask {read\n}\n}\n").unwrap();
+    let args = ["--policy-features", pinned.to_str().unwrap(), NAME];
+    host.expect(&args, "", 0, &["added"], &[], "compile load");
+    host.expect(&args, "", 0, &["unchanged"], &[], "");
+    fs::write(&pinned, "file {mask {write\n}\n}\n").unwrap();
+    host.expect(&args, "", 0, &["unchanged"], &[], "compile");
+    // Flags and include directories count as well.
+    let more = ["--include", host.dir.path().to_str().unwrap(), NAME];
+    host.expect(&more, "", 0, &["unchanged"], &[], "compile");
+    host.expect(&more, "", 0, &["unchanged"], &[], "");
+}
+
+#[test]
 fn the_kernels_word_counts_and_not_the_parsers() {
     let host = Host::new();
     fs::write(host.at("lie"), "").unwrap();
