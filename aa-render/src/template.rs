@@ -28,7 +28,7 @@ pub struct Template(ProfileText);
 
 impl Template {
     /// Checks a template's text: the line `profile LIBVIRT_TEMPLATE …` once, at the start of a line
-    /// and outside of comments, and the name nowhere else; every block closed.
+    /// and outside of comments, and the name nowhere else; every block closed; no include with `..` in it.
     ///
     /// # Errors
     /// [`TextError`]: where and what is wrong.
@@ -50,6 +50,15 @@ impl Template {
         });
         if let Some((_, range)) = second {
             let reason = "LIBVIRT_TEMPLATE may stand in the declaration only";
+            return Err(TextError { line: line_of(range.start), reason });
+        }
+        let mut includes = Tokens::new(text).flatten().filter(|(token, _)| *token == Token::Include);
+        let leads_out = includes.find(|(_, range)| {
+            let line = text.get(range.clone()).unwrap_or_default();
+            line.split(['<', '>', '"', '/', ' ', '\t', '\n']).any(|part| part == "..")
+        });
+        if let Some((_, range)) = leads_out {
+            let reason = "an include may not lead out of its directory (..)";
             return Err(TextError { line: line_of(range.start), reason });
         }
         Ok(Self(profile))
@@ -143,6 +152,9 @@ mod tests {
         let good = "# LIBVIRT_TEMPLATE\nprofile LIBVIRT_TEMPLATE flags=(attach_disconnected) {\n}\n";
         assert!(Template::parse(good).is_ok());
         assert!(Template::parse("profile LIBVIRT_TEMPLATE {\n}\n").is_ok());
+        let include =
+            "profile LIBVIRT_TEMPLATE {\n  #include <abstractions/a..b>\n  include \"/srv/rules\"\n}\n";
+        assert!(Template::parse(include).is_ok());
         for (bad, line) in [
             ("", 1),
             ("# profile LIBVIRT_TEMPLATE {\n# }\n", 3),
@@ -151,6 +163,9 @@ mod tests {
             ("profile LIBVIRT_TEMPLATE {\n", 2),
             ("profile LIBVIRT_TEMPLATE {\n}\nprofile LIBVIRT_TEMPLATE {\n}\n", 3),
             ("profile LIBVIRT_TEMPLATE {\n  signal peer=LIBVIRT_TEMPLATE,\n}\n", 2),
+            ("profile LIBVIRT_TEMPLATE {\n  #include <../../home/user/rules>\n}\n", 2),
+            ("profile LIBVIRT_TEMPLATE {\n  include if exists \"/etc/apparmor.d/..\"\n}\n", 2),
+            ("profile LIBVIRT_TEMPLATE {\n\n  include ../rules\n}\n", 3),
         ] {
             assert_eq!(Template::parse(bad).unwrap_err().line, line, "{bad}");
         }

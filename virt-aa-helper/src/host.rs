@@ -10,7 +10,7 @@ use aa_render::Layout;
 
 use crate::error::Error;
 
-/// Longest that one run of the parser may take: it takes two seconds in an emulated guest, some 70 ms otherwise.
+/// A run of the parser takes two seconds in an emulated guest, some 70 ms otherwise.
 const PARSER_TIME: Duration = Duration::from_secs(60);
 
 /// The host's places. None of them can be set from outside.
@@ -24,6 +24,8 @@ pub struct Host {
     pub proc: PathBuf,
     /// The parser, if not the installed one.
     pub parser: Option<PathBuf>,
+    /// Longest that one run of the parser may take.
+    pub parser_time: Duration,
     /// How long a call waits for another one of the same guest.
     pub patience: Duration,
 }
@@ -40,6 +42,7 @@ impl Host {
             root: "/".into(),
             proc: "/proc".into(),
             parser: None,
+            parser_time: PARSER_TIME,
             patience: PARSER_TIME + PARSER_TIME,
         })
     }
@@ -49,7 +52,7 @@ impl Host {
     /// # Errors
     /// [`Error::Parser`]: it is not installed.
     pub fn parser(&self) -> Result<Parser, Error> {
-        Ok(Parser::find(self.parser.as_deref())?.with_time(PARSER_TIME))
+        Ok(Parser::find(self.parser.as_deref())?.with_time(self.parser_time))
     }
 
     /// Whether this process has the profile of libvirt's own helper, under which a file cannot be locked nor

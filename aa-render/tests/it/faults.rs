@@ -182,3 +182,68 @@ fn each_rename_is_preceded_and_followed_by_a_sync() {
     let (_, rest) = log.split_once("\nmkdir(").unwrap();
     assert!(rest.contains(&format!("fsync(3<{}>", place.base().display())), "{log}");
 }
+
+/// A file system that is really full, by more and more pages.
+#[test]
+#[ignore = "needs root"]
+fn on_a_full_disk_the_old_files_stay() {
+    let (old, new) = (record(&rule("/old", "r")), record(&rule("/new", "rw")));
+    let script = r#"
+        mount -t tmpfs -o size=64k,mode=755 none "$1/profiles"
+        run() { "$0" --dir "$1/profiles" --base "$1" "$2" < "$1/$3"; }
+        run "$1" --enforce old >/dev/null
+        cp -r "$1/profiles" "$1/before"
+        head -c 65536 /dev/zero > "$1/profiles/filler" || true
+        failed=0
+        until run "$1" --complain new > "$1/out" 2> "$1/err"; do
+            failed=$((failed + 1))
+            grep -q 'no space left on device' "$1/err"
+            [ ! -s "$1/out" ]
+            for file in "$1"/before/*; do cmp "$file" "$1/profiles/${file##*/}"; done
+            ! ls "$1/profiles" | grep '[.]new$'
+            truncate -s -4096 "$1/profiles/filler"
+        done
+        grep -q 'complain' "$1/profiles/libvirt-a22e3930-d87a-584e-22b2-1d8950212bac"
+        [ "$failed" -ge 2 ]"#;
+    let place = Place::new();
+    fs::write(place.base().join("old"), old).unwrap();
+    fs::write(place.base().join("new"), new).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-euxc", script, env!("CARGO_BIN_EXE_aa-render")])
+        .arg(place.base())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Address space that is too small, from almost none to enough.
+#[test]
+fn out_of_memory_it_leaves_the_old_files() {
+    let (old, new) = (record(&rule("/old", "r")), record(&rule("/new", "rw")));
+    let change = Change::new(&[(&[], &old)], &["--complain"], &new, 0);
+    fs::write(change.place.base().join("input"), &new).unwrap();
+    let mut failed = 0;
+    for kib in (1024..).step_by(256) {
+        change.reset();
+        let output = Command::new("sh")
+            .args([
+                "-c",
+                &format!("ulimit -v {kib} && exec \"$@\""),
+                "sh",
+                env!("CARGO_BIN_EXE_aa-render"),
+                "--dir",
+            ])
+            .arg(change.place.dir())
+            .arg("--base")
+            .arg(change.place.base())
+            .args(["--complain".into(), change.place.base().join("input")])
+            .output()
+            .unwrap();
+        if output.status.success() {
+            break;
+        }
+        failed += 1;
+        assert!(change.state() == change.old, "{kib}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(change.state() == change.new && failed > 2, "only {failed} limits were too small");
+}

@@ -5,6 +5,8 @@ mod cli;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod lies;
+#[cfg(test)]
 mod parser;
 #[cfg(test)]
 mod proof;

@@ -1,6 +1,7 @@
 //! The life of a guest's profile, and everything that goes wrong in it.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::tree::{NAME, Tree, guest};
 
@@ -115,6 +116,28 @@ fn a_parser_that_fails_or_dies_leaves_the_old_state() {
             assert!(tree.rules().contains(&format!("\"/srv/{path}.img\" rwk,")), "{path}");
         }
         assert!(!tree.rules().contains(&"\"/srv/c.img\" rwk,".to_owned()));
+    }
+}
+
+#[test]
+fn a_parser_that_hangs_or_never_stops_talking_is_ended() {
+    for (time, does, why) in [
+        (1, "sleep 100", "was ended after 1 seconds"),
+        (60, "while :; do head -c 1000000 /dev/zero; done", "was ended after writing"),
+        (60, "head -c 30000000 /dev/zero >&2; exit 1", "refused"),
+    ] {
+        let mut tree = Tree::new();
+        tree.host.parser_time = Duration::from_secs(time);
+        let (one, two) = (guest(1, &["/srv/a.img"]), guest(1, &["/srv/b.img"]));
+        tree.call(&["-c"], &one).unwrap();
+        let before = tree.rules();
+        tree.parser_does(does);
+        let error = tree.refused(&["-r"], &two);
+        assert!(error.contains(why) && error.len() < 20_000, "{error}");
+        assert_eq!(tree.rules(), before);
+        tree.parser_does("");
+        tree.call(&["-r"], &two).unwrap();
+        assert_ne!(tree.rules(), before);
     }
 }
 

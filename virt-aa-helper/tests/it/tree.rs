@@ -35,6 +35,7 @@ impl Tree {
             root: at("root"),
             proc: "/proc".into(),
             parser: Some(parser),
+            parser_time: Duration::from_secs(60),
             patience: Duration::from_secs(60),
         };
         Self { dir, host }
