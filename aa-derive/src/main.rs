@@ -1,6 +1,7 @@
 //! aa-derive: domain XML in, rules out.
 
 mod input;
+mod sandbox;
 
 use std::io::{self, BufWriter, Write};
 use std::num::NonZero;
@@ -21,6 +22,11 @@ const WINDOW: usize = 16;
 
 fn main() -> Exit {
     let args = Args::parse();
+    // Before anything is read, and before there is a second thread.
+    if let Err(message) = sandbox::enter(args.require_sandbox) {
+        complain(&message);
+        return Exit::Host;
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     let result = if args.print_policy {
         out.write_all(path_policy::DEFAULT.as_bytes()).map(|()| Exit::Done)

@@ -142,7 +142,11 @@ pub fn examine(options: &Options, places: &Places) -> Report {
         },
     };
     say("cache", state, detail);
-    let (state, detail) = landlock(&options.securityfs);
+    if let Ok(kernel) = &kernel {
+        let (state, detail) = cages(kernel);
+        say("own profiles", state, detail);
+    }
+    let (state, detail) = landlock(&options.securityfs, &options.proc);
     say("landlock", state, detail);
     let (state, detail) = namesake(&places.path);
     say("aa-load", state, detail);
@@ -204,12 +208,54 @@ fn owned(directory: &Path) -> (State, String) {
     }
 }
 
-fn landlock(securityfs: &Path) -> (State, String) {
+/// Which of aa-derive's doings Landlock does not deny before a release of Linux.
+const LANDLOCK_LACKS: [(u32, u32, &str); 4] = [
+    (6, 2, "truncating files"),
+    (6, 7, "TCP"),
+    (6, 10, "ioctl on devices"),
+    (6, 12, "signals and abstract sockets"),
+];
+
+/// By the kernel's release, since only a system call of Landlock's own tells what it can.
+fn landlock(securityfs: &Path, proc: &Path) -> (State, String) {
     match fs::read_to_string(securityfs.join("lsm")) {
-        Ok(list) if list.split([',', '\n']).any(|name| name == "landlock") => (State::Ok, "on".into()),
-        Ok(_) => (State::Warning, "the kernel does not have it on: the tools confine themselves less".into()),
-        Err(error) => (State::Warning, format!("not known: {error}")),
+        Ok(list) if list.trim_end().split(',').any(|name| name == "landlock") => {}
+        Ok(_) => return (State::Warning, "off: aa-derive has its AppArmor profile alone".into()),
+        Err(error) => return (State::Warning, format!("not known: {error}")),
     }
+    let release = fs::read_to_string(proc.join("sys/kernel/osrelease")).unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
+        return (State::Warning, "on; what it can deny is not known".into());
+    };
+    let lacks: Vec<&str> = LANDLOCK_LACKS
+        .iter()
+        .filter(|(since, point, _)| (major, minor) < (*since, *point))
+        .map(|(_, _, what)| *what)
+        .collect();
+    if lacks.is_empty() {
+        return (State::Ok, "on".into());
+    }
+    (
+        State::Warning,
+        format!("on; on Linux {} it does not deny aa-derive {}", release.trim_end(), lacks.join(", ")),
+    )
+}
+
+/// Whether the tools' own profiles are loaded and enforced.
+fn cages(kernel: &Kernel) -> (State, String) {
+    let loaded = match fs::read_to_string(kernel.root().join("profiles")) {
+        Ok(loaded) => loaded,
+        Err(error) => return (State::Warning, format!("not known: {error}")),
+    };
+    let missing: Vec<&str> = ["aa-derive", "aa-render", "aa-load", "aa-confine"]
+        .into_iter()
+        .filter(|tool| !loaded.lines().any(|line| line == format!("{tool} (enforce)")))
+        .collect();
+    if missing.is_empty() {
+        return (State::Ok, "in force".into());
+    }
+    (State::Warning, format!("not in force for {}", missing.join(", ")))
 }
 
 /// AppArmor 4 and later install another program of this name.
@@ -268,6 +314,10 @@ mod tests {
         fs::write(at("proc/self/status"), "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n").unwrap();
         fs::write(at("enabled"), "Y\n").unwrap();
         fs::write(at("lsm"), "lockdown,landlock,apparmor\n").unwrap();
+        fs::create_dir_all(at("proc/sys/kernel")).unwrap();
+        fs::write(at("proc/sys/kernel/osrelease"), "6.12.0-5-amd64\n").unwrap();
+        let own = "aa-load (enforce)\naa-derive (enforce)\naa-confine (enforce)\naa-render (enforce)\n";
+        fs::write(at("apparmor/profiles"), own).unwrap();
         fs::write(at("apparmor/.ns_name"), "root\n").unwrap();
         fs::write(at("apparmor/.ns_level"), "0\n").unwrap();
         let options = Options {
@@ -279,7 +329,16 @@ mod tests {
         };
         let places = Places { enabled: at("enabled"), path: vec![], directory: at("profiles") };
         let report = examine(&options, &places);
-        for name in ["kernel", "securityfs", "privilege", "features", "namespace", "landlock", "aa-load"] {
+        for name in [
+            "kernel",
+            "securityfs",
+            "privilege",
+            "features",
+            "namespace",
+            "own profiles",
+            "landlock",
+            "aa-load",
+        ] {
             assert_eq!(state(&report, name), State::Ok, "{name}");
         }
         for name in ["parser", "profiles"] {
@@ -296,5 +355,31 @@ mod tests {
         assert_eq!(state(&report, "kernel"), State::Failed);
         assert_eq!(state(&report, "privilege"), State::Failed);
         assert_eq!(state(&report, "aa-load"), State::Warning);
+    }
+
+    #[test]
+    fn what_a_kernel_does_not_deny_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = tree(root.path());
+        let proc = root.path().join("proc");
+        fs::create_dir_all(proc.join("sys/kernel")).unwrap();
+        let landlock = |lsm: &str, release: &str| {
+            fs::write(root.path().join("lsm"), lsm).unwrap();
+            fs::write(proc.join("sys/kernel/osrelease"), release).unwrap();
+            landlock(root.path(), &proc)
+        };
+        assert_eq!(landlock("landlock,apparmor\n", "6.18.4").0, State::Ok);
+        assert_eq!(landlock("apparmor,landlock\n", "7.0-rc1\n").0, State::Ok);
+        let (state, detail) = landlock("landlock\n", "6.1.0-56-amd64\n");
+        assert_eq!(state, State::Warning);
+        assert!(detail.contains("6.1.0-56-amd64") && detail.contains("truncating files, TCP"), "{detail}");
+        let (_, detail) = landlock("landlock\n", "6.9.1\n");
+        assert!(!detail.contains("TCP") && detail.contains("signals"), "{detail}");
+        assert!(landlock("lockdown,apparmor\n", "6.18.4").1.starts_with("off"));
+        assert!(landlock("landlock\n", "").1.contains("not known"));
+        fs::write(kernel.root().join("profiles"), "aa-load (complain)\naa-derive (enforce)\n").unwrap();
+        let (state, detail) = cages(&kernel);
+        assert_eq!(state, State::Warning);
+        assert!(detail.ends_with("aa-render, aa-load, aa-confine"), "{detail}");
     }
 }

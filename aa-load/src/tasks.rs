@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use aa_contract::{ProfileName, text::Printable};
+use nix::unistd::{getegid, getgroups};
 
 use crate::error::Error;
 
@@ -39,12 +40,19 @@ impl fmt::Display for Task {
 /// profile, a child of it, or a stack with either in it, in whatever policy namespace.
 ///
 /// # Errors
-/// [`Error::Host`]: `/proc` or a label in it cannot be read. A process that ended meanwhile is none.
+/// [`Error::Host`]: `/proc` or a label in it cannot be read, or may leave processes out. A process that ended
+/// meanwhile is none.
 pub fn scan(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
     let host = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Host { path, source }
     };
+    if let Some(options) = hides(proc).map_err(host(proc))? {
+        let text = format!(
+            "it is mounted with {options} and may leave out processes, so nobody knows who carries what"
+        );
+        return Err(host(proc)(io::Error::other(text)));
+    }
     let mut found: BTreeMap<ProfileName, Vec<Task>> = BTreeMap::new();
     for entry in fs::read_dir(proc).map_err(host(proc))? {
         let entry = entry.map_err(host(proc))?;
@@ -80,6 +88,45 @@ pub fn scan(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
         tasks.sort_by_key(|task| (task.pid, task.tid));
     }
     Ok(found)
+}
+
+/// The mount options by which this procfs may leave out processes; `None` if it shows all (kernel:
+/// Documentation/filesystems/proc.rst, `hidepid=`). With `hidepid=1` all are listed, and reading them fails.
+///
+/// It leaves out whom this process may not trace, unless that is of the group `gid=`. A process under an AppArmor
+/// profile is never sure that it may trace: the other's profile has a say in it as well.
+fn hides(proc: &Path) -> io::Result<Option<String>> {
+    let Some(mounts) = unless_gone(fs::read_to_string(proc.join("self/mountinfo")))? else { return Ok(None) };
+    let Some(options) = mounts.lines().rev().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        (Path::new(mount.split(' ').nth(4)?) == proc).then(|| file_system.split(' ').nth(2))?
+    }) else {
+        return Ok(None);
+    };
+    let value =
+        |name: &str| options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
+    let group = value("gid").map_or(Some(0), |gid| gid.parse().ok());
+    let in_group = || group.is_some_and(|gid| getegid().as_raw() == gid || is_group(gid));
+    let is_shown = match value("hidepid") {
+        Some("2" | "invisible") => in_group(),
+        Some("4" | "ptraceable") => false,
+        _ => true,
+    };
+    if is_shown || may_trace_all(proc)? { Ok(None) } else { Ok(Some(options.to_owned())) }
+}
+
+fn is_group(gid: u32) -> bool {
+    getgroups().is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid))
+}
+
+fn may_trace_all(proc: &Path) -> io::Result<bool> {
+    const CAP_SYS_PTRACE: u32 = 19;
+    let status = fs::read_to_string(proc.join("self/status"))?;
+    let capable = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
+        .is_some_and(|set| set >> CAP_SYS_PTRACE & 1 == 1);
+    Ok(capable && read_label(&proc.join("thread-self"))?.is_none_or(|label| label == "unconfined"))
 }
 
 fn number(name: &std::ffi::OsStr) -> Option<u32> {
@@ -199,5 +246,35 @@ pub(crate) mod tests {
         fs::create_dir_all(&attr).unwrap();
         fs::write(attr.join("current"), format!("{NAME} (complain)\n")).unwrap();
         assert_eq!(scan(proc.path()).unwrap()[&NAME.parse().unwrap()][0].mode, "complain");
+    }
+
+    #[test]
+    fn a_procfs_that_hides_processes_is_believed_only_by_who_sees_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let proc = dir.path();
+        fs::create_dir(proc.join("self")).unwrap();
+        let hides = |options: &str, label: &str, capabilities: &str| {
+            let line =
+                |options| format!("24 1 0:22 / {} rw shared:1 - proc proc {options}\n", proc.display());
+            // What is mounted later lies above.
+            fs::write(proc.join("self/mountinfo"), line("rw,hidepid=4") + &line(options)).unwrap();
+            fs::write(proc.join("self/status"), format!("CapEff:\t{capabilities}\n")).unwrap();
+            let attr = proc.join("thread-self/attr");
+            fs::create_dir_all(&attr).unwrap();
+            fs::write(attr.join("current"), format!("{label}\n")).unwrap();
+            scan(proc).is_err()
+        };
+        let (all, none) = ("000001ffffffffff", "0000000200000004");
+        let ours = format!("rw,hidepid=invisible,gid={}", getegid());
+        for shown in ["rw", "rw,hidepid=0", "rw,hidepid=off", "rw,hidepid=1", &ours] {
+            assert!(!hides(shown, "aa-load (enforce)", none), "{shown}");
+        }
+        for hidden in
+            ["rw,hidepid=2,gid=4194304", "rw,hidepid=invisible,gid=4194304", "rw,hidepid=ptraceable"]
+        {
+            assert!(hides(hidden, "aa-load (enforce)", all), "{hidden}");
+            assert!(hides(hidden, "unconfined", none), "{hidden}");
+            assert!(!hides(hidden, "unconfined", all), "{hidden}");
+        }
     }
 }

@@ -6,6 +6,44 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::{FAKE, Host, NAME, OTHER, blob, text};
 
+/// The capability sets in a process's status: inheritable, permitted, effective, bounding, ambient.
+fn capabilities(status: &str) -> Vec<u64> {
+    let sets = status.lines().filter(|line| line.starts_with("Cap"));
+    sets.map(|line| u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap()).collect()
+}
+
+#[test]
+fn it_keeps_three_capabilities_and_the_parser_gets_one() {
+    const MAC_ADMIN: u64 = 1 << 33;
+    const KEPT: u64 = MAC_ADMIN | 1 << 2 | 1 << 19;
+    let before = capabilities(&fs::read_to_string("/proc/self/status").unwrap());
+    if before[2] & KEPT != KEPT || before[2] & 1 << 8 == 0 {
+        eprintln!("skipped: not run as root with all capabilities");
+        return;
+    }
+    // The twin: there is more to be had.
+    assert_ne!(before[2], KEPT);
+    assert_ne!(before[3], MAC_ADMIN);
+    let host = Host::new();
+    let telling = FAKE.replacen("\ncase", "\ngrep ^Cap /proc/self/status > \"$here/capabilities\"\ncase", 1);
+    fs::write(host.at("parser"), telling).unwrap();
+    let mut child = host.command(&["-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    // Once the parser has told its release, aa-load waits for records.
+    let ran = host.at("cache/parser");
+    for _ in 0..600 {
+        if ran.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let own = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    assert_eq!(capabilities(&own), [0, KEPT, KEPT, MAC_ADMIN, 0]);
+    let parser = fs::read_to_string(host.at("capabilities")).unwrap();
+    assert_eq!(capabilities(&parser), [0, MAC_ADMIN, MAC_ADMIN, MAC_ADMIN, 0]);
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn nothing_is_run_when_the_kernel_holds_it_and_each_change_is_seen() {
     let host = Host::new();
