@@ -86,7 +86,3 @@ case_qemu_ends_without_libvirtd() {
     run_libvirtd
     wait_for ended
 }
-
-not_running() {
-    [ ! -d "/proc/$1" ]
-}

@@ -342,6 +342,11 @@ start_system() {
     QEMU_PID=$(</run/libvirt/qemu/"$1".pid)
 }
 
+# not_running PID
+not_running() {
+    [ ! -d "/proc/$1" ]
+}
+
 # host_file PATH…: a file of 1 MB that everybody may write: if it is denied, then by AppArmor.
 host_file() {
     local path

@@ -1,0 +1,151 @@
+# Devices that come to a running guest of libvirtd's, and go.
+case_timeout=300
+
+setup() {
+    mkdir -p /srv
+    depmod -a
+    start_libvirtd
+}
+
+teardown() {
+    stop_libvirtd
+}
+
+# system_guest NAME: a running guest that lets go of its devices.
+system_guest() {
+    boot_disk "$IMAGES/$1.img"
+    MACHINE=pc define_guest "$1" "$IMAGES/$1.img"
+    start_system "$1"
+    confined "$1"
+}
+
+# attach XML
+attach() {
+    virsh attach-device "$NAME" "$1" --live
+}
+
+# detach XML TEXT: until the guest has let go and the definition has no such text any more.
+detach() {
+    local _ devices
+    for _ in {1..20}; do
+        virsh detach-device "$NAME" "$1" --live || true
+        for _ in {1..10}; do
+            devices=$(virsh dumpxml "$NAME")
+            [[ $devices == *"$2"* ]] || return 0
+            sleep 0.5
+        done
+    done
+    fail "$2 is still plugged in"
+}
+
+# is_closed PATH: to a process under the profile.
+is_closed() {
+    # shellcheck disable=SC2016
+    ! aa-exec -p "$PROFILE" -- /bin/dash -c ': <"$0"' "$1"
+}
+
+disk_device() {
+    printf "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='%s'/><target dev='%s' bus='%s'/></disk>\n" "$@"
+}
+
+case_a_disk_on_each_bus() {
+    local bus target path mark
+    boot_disk "$IMAGES/disks.img"
+    DEVICES="<controller type='usb' model='qemu-xhci'/><controller type='scsi' model='virtio-scsi'/>" MACHINE=pc \
+        define_guest disks "$IMAGES/disks.img"
+    start_system disks
+    confined disks
+    for bus in virtio:vdb scsi:sda usb:sdb; do
+        target=${bus#*:}
+        bus=${bus%:*}
+        path=$IMAGES/disks-$bus.img
+        host_file "$path"
+        disk_device "$path" "$target" "$bus" >"$bus.xml"
+        denied_file disks "$path"
+        mark=$(log_mark)
+        attach "$bus.xml"
+        undisturbed "$mark"
+        opens disks "$path" true
+        detach "$bus.xml" "$path"
+        wait_for is_closed "$path"
+        denied_file disks "$path"
+    done
+    confined disks
+    opens disks "$IMAGES/disks.img" true
+    virsh destroy disks
+}
+
+case_network_cards() {
+    modprobe -a tun bridge macvtap dummy
+    ip link add host0 type dummy && ip link set host0 up
+    ip link add bridge0 type bridge && ip link set bridge0 up
+    system_guest cards
+    local mark
+    mark=$(log_mark)
+    echo "<interface type='user'><mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>" >user.xml
+    echo "<interface type='bridge'><mac address='52:54:00:00:00:02'/><source bridge='bridge0'/><model type='virtio'/></interface>" >bridge.xml
+    echo "<interface type='direct'><mac address='52:54:00:00:00:03'/><source dev='host0' mode='bridge'/><model type='virtio'/></interface>" >direct.xml
+    attach user.xml
+    attach bridge.xml
+    attach direct.xml
+    undisturbed "$mark"
+    detach user.xml 52:54:00:00:00:01
+    detach bridge.xml 52:54:00:00:00:02
+    local node
+    node=$(echo /dev/tap[0-9]*)
+    [ -c "$node" ]
+    detach direct.xml 52:54:00:00:00:03
+    # The node went with the card.
+    wait_for test ! -e "$node"
+    confined cards
+    opens cards "$IMAGES/cards.img" true
+    virsh destroy cards
+}
+
+# A guest may use the keyboard it was given, and no other device.
+case_an_input_device() {
+    modprobe evdev
+    wait_for test -c /dev/input/event0
+    host_file "$IMAGES/input.img"
+    DEVICES="<input type='evdev'><source dev='/dev/input/event0'/></input>" define_guest input "$IMAGES/input.img"
+    mark=$(log_mark)
+    start_guest input
+    undisturbed "$mark"
+    confined input
+    has_open "$QEMU_PID" /dev/input/event0
+    for other in /dev/input/event*; do
+        if [ "$other" = /dev/input/event0 ]; then continue; fi
+        expect 2 aa-exec -p "$PROFILE" -- /bin/dash -c ': <"$0"' "$other"
+        says "$stderr" 'Permission denied'
+    done
+    virsh destroy input
+    # Without the device in the definition.
+    virsh undefine input
+    domain_xml input "$UUID" "$IMAGES/input.img" >input.xml
+    virsh define input.xml
+    start_guest input
+    [ "$(label_of "$QEMU_PID")" = "$PROFILE (enforce)" ]
+    expect 2 aa-exec -p "$PROFILE" -- /bin/dash -c ': <"$0"' /dev/input/event0
+    says "$stderr" 'Permission denied'
+    virsh destroy input
+}
+
+# A folder of the host's. libvirtd does not plug this kind into a running guest.
+case_a_shared_folder() {
+    mkdir -p /srv/folder/below /srv/folder-beside
+    host_file "$IMAGES/folder.img" /srv/folder/below/file /srv/folder-beside/file
+    DEVICES="<filesystem type='mount' accessmode='mapped'><source dir='/srv/folder'/><target dir='folder'/></filesystem>" \
+        define_guest folder "$IMAGES/folder.img"
+    local mark
+    mark=$(log_mark)
+    start_guest folder
+    undisturbed "$mark"
+    opens folder /srv/folder/below/file
+    denied_file folder /srv/folder-beside/file
+    virsh destroy folder
+    domain_xml folder "$UUID" "$IMAGES/folder.img" >folder.xml
+    virsh define folder.xml
+    start_guest folder
+    denied_file folder /srv/folder/below/file
+    virsh destroy folder
+}

@@ -1,0 +1,81 @@
+# What libvirt documents: the tutorial of AppArmor's wiki, and the <seclabel> element.
+case_timeout=240
+
+setup() {
+    start_libvirtd
+}
+
+teardown() {
+    stop_libvirtd
+}
+
+# Command by command.
+case_tutorial() {
+    virsh capabilities | grep -q '<model>apparmor</model>'
+    boot_disk "$IMAGES/tutorial.img"
+    MACHINE=pc define_guest tutorial "$IMAGES/tutorial.img"
+    start_system tutorial
+    [ "$(virsh domuuid tutorial)" = "$UUID" ]
+    aa-status >status
+    sed -n '/profiles are in enforce mode/,/profiles are in complain mode/p' status | grep -q "^ *$PROFILE\$"
+    sed -n '/processes are in enforce mode/,/processes are in complain mode/p' status | grep -E "\\($QEMU_PID\\) +$PROFILE\$"
+    # shellcheck disable=SC2009
+    ps -eZ | grep -E "^$PROFILE \\(enforce\\) +$QEMU_PID "
+    grep -q "^profile $PROFILE " "$PROFILES/$PROFILE"
+    grep -q '<abstractions/libvirt-qemu>' "$PROFILES/$PROFILE"
+    grep -q "<libvirt/$PROFILE.files>" "$PROFILES/$PROFILE"
+    grep -qF "\"$IMAGES/tutorial.img\" rwk," "$PROFILES/$PROFILE.files"
+    local _
+    for _ in {1..30}; do
+        virsh shutdown tutorial || true
+        sleep 1
+        ! profile_gone "$PROFILE" || break
+    done
+    profile_gone "$PROFILE"
+    aa-status >status
+    expect 1 grep "$PROFILE" status
+    # What stays is the base profile, without rules: it is there for the next start, and for a person's own additions.
+    [ -e "$PROFILES/$PROFILE" ]
+}
+
+# label_guest NAME SECLABEL…: defines a guest with these elements.
+label_guest() {
+    NAME=$1
+    UUID=$(new_uuid)
+    PROFILE=libvirt-$UUID
+    host_file "$IMAGES/$NAME.img"
+    domain_xml "$NAME" "$UUID" "$IMAGES/$NAME.img" | sed '$d' >"$NAME.xml"
+    printf '%s\n' "${@:2}" '</domain>' >>"$NAME.xml"
+    virsh define "$NAME.xml"
+}
+
+case_dynamic_is_the_default() {
+    label_guest dynamic "<seclabel type='dynamic' model='apparmor' relabel='yes'/>"
+    start_guest dynamic
+    confined dynamic
+    virsh dumpxml dynamic >live.xml
+    grep -A2 "<seclabel type='dynamic' model='apparmor' relabel='yes'>" live.xml | grep "<label>$PROFILE</label>"
+    virsh destroy dynamic
+    wait_for profile_gone "$PROFILE"
+}
+
+case_none_has_no_profile() {
+    label_guest none "<seclabel type='none' model='apparmor'/>"
+    start_guest none
+    [ "$(label_of "$QEMU_PID")" = unconfined ]
+    [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE" ]
+    virsh destroy none
+}
+
+# The label of another model is that model's affair.
+case_other_models() {
+    label_guest owner "<seclabel type='static' model='dac' relabel='yes'><label>+64055:+64055</label></seclabel>" \
+        "<seclabel type='dynamic' model='apparmor' relabel='yes'/>"
+    start_guest owner
+    confined owner
+    virsh destroy owner
+    label_guest foreign "<seclabel type='dynamic' model='selinux' relabel='yes'/>"
+    expect 1 virsh start --paused foreign
+    says "$stderr" selinux
+    [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE.files" ]
+}
