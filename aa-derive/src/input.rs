@@ -37,7 +37,8 @@ impl Input {
 }
 
 fn bounded(from: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // A usual domain in one read.
+    let mut bytes = Vec::with_capacity(16 << 10);
     from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Less of everything, and no guest: under two minutes, with the tables in target/bench/stage
     #[arg(long)]
     quick: bool,
+    /// No guests: only what this machine tells
+    #[arg(long, conflicts_with_all = ["quick", "suite"])]
+    no_guests: bool,
     /// Only the guest of this Debian release, with its table printed
     #[arg(long, conflicts_with = "quick")]
     suite: Option<Suite>,
@@ -40,6 +43,11 @@ pub(crate) struct Args {
     original: Option<PathBuf>,
 }
 
+/// The command as it was typed, but for the way to this program.
+fn command() -> String {
+    std::env::args().skip(1).fold("cargo xtask".to_owned(), |text, word| text + " " + &word)
+}
+
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
     if let (Some(dir), Some(tools), Some(original)) = (&args.on_stage, &args.tools, &args.original) {
         let measured = host::measure(&Stage::at(dir), tools, original, args.quick)?;
@@ -49,14 +57,14 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     setup::run(&setup::Args {})?;
     let tools = args.tools.clone().map_or_else(workspace::static_tools, Ok)?;
     if let Some(suite) = args.suite {
-        say!("{}", document::pairs(&guest::measure(suite, &tools)?))?;
+        say!("{}", document::pairs(&guest::measure(suite, &tools)?, document::Why::Emulation))?;
         return Ok(Outcome::Passed);
     }
     let policy = differential::libvirt_policy()?;
     let original = args.original.clone().map_or_else(differential::libvirt_helper, Ok)?;
     let dir = workspace::scratch("bench")?.join("stage");
     Stage::make(&dir, policy.parent().unwrap_or(&policy))?;
-    let facts = document::facts(if args.quick { "cargo xtask bench --quick" } else { "cargo xtask bench" })?;
+    let facts = document::facts(&command())?;
     let mut measure = Stage::command()?;
     measure
         .args(["bench", "--on-stage"])
@@ -72,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let host: Measured = serde_json::from_slice(&std::fs::read(dir.join("measured.json"))?)?;
     let docs = if args.quick { dir } else { workspace::root()?.join("docs") };
     let mut guests = Vec::new();
-    if !args.quick {
+    if !args.quick && !args.no_guests {
         for suite in Suite::ALL {
             guests.push((format!("Debian {}", suite.name()), guest::measure(suite, &tools)?));
         }

@@ -62,7 +62,7 @@ struct Extent {
 impl Extent {
     fn of(quick: bool) -> Self {
         if quick {
-            Self { rounds: 7, many: 50, most_domains: 1000 }
+            Self { rounds: 5, many: 30, most_domains: 1000 }
         } else {
             Self { rounds: 25, many: 1000, most_domains: 100_000 }
         }
