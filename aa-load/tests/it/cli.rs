@@ -165,6 +165,20 @@ fn other_features_for_policy_are_another_entry() {
 }
 
 #[test]
+fn perms_tables_are_kept_from_parsers_that_get_them_wrong_and_from_no_other() {
+    for (release, knows) in
+        [("3.0.8", false), ("4.1.0", false), ("4.1.7", false), ("4.1.8", true), ("5.0.2", true)]
+    {
+        let host = Host::new();
+        fs::write(host.at("parser"), FAKE.replace("4.1.0", release)).unwrap();
+        host.expect(&[NAME], "", 0, &["added"], &[], "compile load");
+        let features = fs::read_to_string(host.at("features-seen")).unwrap();
+        assert_eq!(features.contains("permstable32"), knows, "{release}: {features}");
+        assert!(features.contains("set_load"), "{release}: {features}");
+    }
+}
+
+#[test]
 fn the_kernels_word_counts_and_not_the_parsers() {
     let host = Host::new();
     fs::write(host.at("lie"), "").unwrap();
