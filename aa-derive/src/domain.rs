@@ -44,7 +44,7 @@ pub(crate) fn read(root: &Element<'_>) -> Result<Domain, Error> {
     let emulator = match root.at(&["devices", "emulator"]).filter(|element| !element.text().trim().is_empty())
     {
         Some(element) => Some(
-            LiteralPath::new(element.text().trim())
+            LiteralPath::new(normal(element.text().trim()))
                 .map_err(|error| refuse(&element, Refusal::Path { what: "emulator", error }))?,
         ),
         None => None,
@@ -60,6 +60,13 @@ pub(crate) fn read(root: &Element<'_>) -> Result<Domain, Error> {
     })
 }
 
+/// The path without empty and `.` components, as the kernel walks it.
+fn normal(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let root = if path.starts_with('/') { "/" } else { "" };
+    format!("{root}{}", parts.join("/"))
+}
+
 /// A refusal at an element.
 pub(crate) fn refuse(at: &Element<'_>, kind: Refusal) -> Error {
     Error { pos: Some(at.pos()), kind }
@@ -70,4 +77,22 @@ pub(crate) fn refuse(at: &Element<'_>, kind: Refusal) -> Error {
 pub(crate) fn short_name(domain: &Domain) -> String {
     let cut: String = domain.name.as_str().chars().take(20).collect();
     format!("{}-{cut}", domain.id.unwrap_or(-1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_made_normal_and_no_other() {
+        for (written, made) in [
+            ("/usr/bin/x", "/usr/bin/x"),
+            ("//a/./b//", "/a/b"),
+            ("/", "/"),
+            ("a/b", "a/b"),
+            ("/a/../b", "/a/../b"),
+        ] {
+            assert_eq!(normal(written), made);
+        }
+    }
 }

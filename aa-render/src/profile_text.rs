@@ -204,7 +204,7 @@ impl Flags {
                 b'"' => at = end_of(at + 1, |byte| byte == b'"'),
                 b'#' if starts_word => at = end_of(at, |byte| byte == b'\n'),
                 b'(' if starts_word || before.ends_with('=') => {
-                    let end = end_of(at + 1, |byte| matches!(byte, b'(' | b')' | b'"' | b'#'));
+                    let end = end_of(at + 1, |byte| b"()\"#{}".contains(&byte));
                     if bytes.get(end) != Some(&b')') {
                         return Err((base + at, "a list in front of the block is not closed"));
                     }
@@ -383,6 +383,7 @@ mod tests {
             ("profile X\n flags=(a {\n}", 2),
             ("profile X flags=(a (b)) {\n}", 1),
             ("profile X flags=(a) (complain) {\n}", 1),
+            ("profile X flags=(a{)}) {\n}", 1),
         ] {
             assert_eq!(ProfileText::parse(text, "X").unwrap_err().line, line, "{text}");
         }

@@ -8,6 +8,7 @@
 )]
 
 pub mod compiled;
+pub mod numbers;
 pub mod strace;
 
 /// A temporary directory where fsync(2) costs nothing: in memory, where there is such a place.

@@ -4,13 +4,19 @@
 //! docs/differences.md must name each of them, no more and no fewer.
 
 mod families;
+mod mutate;
 mod original;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use aa_contract::{Derived, Target};
+use aa_derive::host::Files;
+use aa_derive::path_policy::{self, PathPolicy};
+use aa_derive::{Options, derive};
+use aa_tests::numbers::Numbers;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
@@ -28,6 +34,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     helper: Option<PathBuf>,
 }
+
+/// Where the changes of [`search`] start.
+const SEED: u64 = 0x6c07_8965_5ee6_4b17;
 
 /// One rule as both sides can be compared: pattern and letters in order.
 type Grant = (String, BTreeSet<char>);
@@ -82,6 +91,44 @@ pub(crate) fn compare(corpus: Option<&Path>, helper: Option<&Path>) -> Result<Ta
         table.add(&original.ask(&path)?, &tool, Path::new("/"))?;
     }
     table.check_document(&root.join("docs/differences.md"))?;
+    table.print()
+}
+
+/// Compares changed domains until the time is over. Those that show a difference which no family explains are put
+/// into `findings`. The same domains in the same order each time.
+///
+/// # Errors
+/// The original cannot be had or started.
+pub(crate) fn search(seconds: u64, findings: &Path) -> Result<Tally> {
+    let root = workspace::root()?;
+    let original = original::Original::of_debian()?;
+    let (options, host) = (Options::new(PathPolicy::parse(path_policy::DEFAULT)?), Files::new("/")?);
+    let mut herd = mutate::Herd::default();
+    for folder in ["tests/fixtures/domains", "fuzz/seeds/domain", "../shared/corpus/xml"] {
+        let files = walkdir::WalkDir::new(root.join(folder)).sort_by_file_name();
+        for file in files.into_iter().filter_map(Result::ok).filter(|file| file.file_type().is_file()) {
+            herd.add(&String::from_utf8_lossy(&std::fs::read(file.path())?));
+        }
+    }
+    let (mut numbers, mut table) = (Numbers::new(SEED), Table::default());
+    let (started, limit) = (Instant::now(), Duration::from_secs(seconds));
+    let input = tempfile::NamedTempFile::new()?;
+    let (mut died, mut shown) = (0, 0);
+    while started.elapsed() < limit {
+        let Some(xml) = herd.changed(&mut numbers) else { bail!("there is no domain to change") };
+        std::fs::write(input.path(), &xml)?;
+        // The original does not survive every document.
+        let Ok(answer) = original.ask(input.path()) else {
+            died += 1;
+            continue;
+        };
+        table.compare(&answer, derive(xml.as_bytes(), &options, &host).map_err(|error| error.to_string()));
+        if table.unexplained.len() > shown {
+            std::fs::write(findings.join(format!("{shown}.xml")), &xml)?;
+            shown = table.unexplained.len();
+        }
+    }
+    say!("{} real domains, changed; the original died of {died}", herd.len())?;
     table.print()
 }
 
@@ -153,17 +200,25 @@ struct Table {
 impl Table {
     /// Compares one domain.
     fn add(&mut self, answer: &Answer, tool: &Path, host: &Path) -> Result<()> {
-        self.domains += 1;
         let output = Command::new(tool).arg("--root").arg(host).arg(&answer.path).output()?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        let record: Option<Derived> = match std::str::from_utf8(&output.stdout)?.trim_end() {
-            "" => None,
-            line => Some(aa_contract::record::parse_line(line)?),
+        let record = match std::str::from_utf8(&output.stdout)?.trim_end() {
+            "" => Err(errors),
+            line => Ok(aa_contract::record::parse_line(line)?),
         };
-        match (record, answer.accepted) {
-            (None, false) => self.same_refusals += 1,
-            (None, true) => self.explain(families::refusal_of_ours(&errors), &answer.file, errors.trim_end()),
-            (Some(_), false) => {
+        self.compare(answer, record);
+        Ok(())
+    }
+
+    /// Compares with what ours answers: the record, or why there is none.
+    fn compare(&mut self, answer: &Answer, ours: Result<Derived, String>) {
+        self.domains += 1;
+        match (ours, answer.accepted) {
+            (Err(_), false) => self.same_refusals += 1,
+            (Err(errors), true) => {
+                self.explain(families::refusal_of_ours(&errors), &answer.file, errors.trim_end());
+            }
+            (Ok(_), false) => {
                 let theirs = answer.errors.join(", ");
                 self.explain(
                     families::refusal_of_theirs(&theirs),
@@ -171,9 +226,8 @@ impl Table {
                     &format!("the original refuses: {theirs}"),
                 );
             }
-            (Some(record), true) => self.rules(answer, &record),
+            (Ok(record), true) => self.rules(answer, &record),
         }
-        Ok(())
     }
 
     fn rules(&mut self, answer: &Answer, record: &Derived) {

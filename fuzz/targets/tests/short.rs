@@ -9,31 +9,13 @@
 
 use std::path::{Path, PathBuf};
 
+use aa_tests::numbers::Numbers;
 use fuzz_targets::TARGETS;
 
 /// Changed inputs for each target.
 const ROUNDS: usize = 1_000;
 /// Longest of them, in bytes.
 const LONGEST: usize = 16 * 1024;
-
-/// A generator of numbers that has nothing to do with chance (Marsaglia, «Xorshift RNGs»).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(end.max(1)).unwrap()).unwrap()
-    }
-
-    /// A place in a text of this length.
-    fn range(&mut self, length: usize) -> std::ops::Range<usize> {
-        let start = self.below(length + 1);
-        let end = start + self.below((length - start).min(32) + 1);
-        start..end
-    }
-}
 
 /// One seed with a few pieces changed, taken out, doubled, or put in from another seed or from what formats
 /// and patterns are made of.
@@ -58,13 +40,13 @@ fn changed(numbers: &mut Numbers, seeds: &[Vec<u8>]) -> Vec<u8> {
     ];
     let mut input = seeds[numbers.below(seeds.len())].clone();
     for _ in 0..=numbers.below(4) {
-        let range = numbers.range(input.len());
+        let range = numbers.range(input.len(), 32);
         let piece = match numbers.below(5) {
             0 => Vec::new(),
             1 => PIECES[numbers.below(PIECES.len())].to_vec(),
             2 => {
                 let other = &seeds[numbers.below(seeds.len())];
-                other[numbers.range(other.len())].to_vec()
+                other[numbers.range(other.len(), 32)].to_vec()
             }
             3 => input[range.clone()].repeat(2),
             _ => input[range.clone()].iter().map(|byte| byte ^ (1 << numbers.below(8))).collect(),
@@ -95,7 +77,7 @@ fn seeds_and_what_is_near_them_hold_every_promise() {
                     assert!(ends.is_ok(), "{}", file.display());
                 }
                 let seeds: Vec<Vec<u8>> = seeds.into_iter().map(|(_, bytes)| bytes).collect();
-                let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+                let mut numbers = Numbers::new(0x9e37_79b9_7f4a_7c15);
                 for _ in 0..ROUNDS {
                     let input = changed(&mut numbers, &seeds);
                     let ends = std::panic::catch_unwind(|| (target.run)(&input));

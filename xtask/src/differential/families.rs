@@ -1,7 +1,7 @@
 //! The families of differences, one place for all of them. Each is explained in docs/differences.md
 //! under its name.
 
-use aa_contract::{Derived, Feature, NoteKind, Rule};
+use aa_contract::{Derived, Feature, NoteKind, Rule, VirtType};
 
 /// Grants of ours that the original lacks, by the element that asks: a prefix of its path, without positions.
 const WIDER: [(&str, &str); 39] = [
@@ -47,7 +47,7 @@ const WIDER: [(&str, &str); 39] = [
 ];
 
 /// Families of what the original grants and we do not, and of refusals.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 21] = [
     "narrow-names",
     "vhost-net-for-taps",
     "tpm-version",
@@ -58,6 +58,13 @@ const OTHERS: [&str; 14] = [
     "pseudo-terminals",
     "another-guests-socket",
     "transient-disks",
+    "pci-attributes",
+    "container-devices",
+    "normal-paths",
+    "relative-paths",
+    "incomplete-devices",
+    "unbound-prefixes",
+    "shared-firmware",
     "virtual-machine-types",
     "volumes",
     "whole-domain-parser",
@@ -70,7 +77,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Families in which a rule may have more letters than the original's for the same pattern.
-const MORE_LETTERS: [&str; 2] = ["shares", "persistent-store"];
+const MORE_LETTERS: [&str; 3] = ["shares", "persistent-store", "acpi-and-kernels"];
 
 /// The family of a rule that the original lacks, or has with fewer letters (`in_part`).
 pub(super) fn wider(rule: &Rule, in_part: bool) -> Option<&'static str> {
@@ -118,6 +125,12 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
         Some("another-guests-socket")
     } else if in_part && has(record, &format!("{pattern}.TRANSIENT-{name}")) {
         Some("transient-disks")
+    } else if in_part && pattern.starts_with("/sys/devices/") && record.uses().contains(&Feature::Vfio) {
+        Some("pci-attributes")
+    } else if pattern.starts_with("/dev/vfio/") && record.domain().virt_type == VirtType::Lxc {
+        Some("container-devices")
+    } else if ["//", "/./", "/../"].iter().any(|part| pattern.contains(part)) {
+        Some("normal-paths")
     } else {
         None
     }
@@ -146,6 +159,18 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         Some("virtual-machine-types")
     } else if errors.contains("is not resolved") {
         Some("volumes")
+    } else if errors.contains("is not an absolute path") {
+        Some("relative-paths")
+    } else if errors.contains("may not be granted (it is \"") {
+        Some("normal-paths")
+    } else if errors.contains(": own /") {
+        Some("another-guests-socket")
+    } else if errors.contains(": read /") {
+        Some("shared-firmware")
+    } else if errors.contains(" has no ") {
+        Some("incomplete-devices")
+    } else if errors.contains("namespace prefix") {
+        Some("unbound-prefixes")
     } else {
         None
     }
