@@ -90,11 +90,11 @@ pub(crate) fn items(tools: &Path) -> Result<Vec<Item>> {
         let content = Content::Of(tools.join(tool));
         items.push(Item { path: format!("{OWN}/bin/{tool}"), mode: 0o755, content });
     }
-    for entry in fs::read_dir(root)? {
-        let profiles = entry?.path().join("apparmor");
-        if profiles.is_dir() {
-            copied(&mut items, &profiles, "etc/apparmor.d")?;
-        }
+    for tool in workspace::TOOLS {
+        // That of the helper would take the place of libvirt's, as the helper itself would.
+        let to =
+            if tool == "virt-aa-helper" { format!("{SHARE}/policy") } else { "etc/apparmor.d".to_owned() };
+        copied(&mut items, &root.join(tool).join("apparmor"), &to)?;
     }
     // What libvirt has under /etc/apparmor.d, where it is libvirt's; aa-render has these built in.
     for policy in ["TEMPLATE.qemu", "TEMPLATE.lxc", "abstractions"] {
