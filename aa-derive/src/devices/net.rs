@@ -103,8 +103,8 @@ fn macvtap(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error>
     }
 }
 
-/// User networking: by passt QEMU connects to a socket that libvirtd names; a slirp helper is reached
-/// through an inherited one.
+/// User networking: passt, under the guest's profile too, makes a socket for QEMU and a file with its
+/// process id, which libvirtd names; a slirp helper is reached through an inherited socket.
 fn user(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
     if backend(device) != Some("passt") {
         deriver.uses(Feature::Slirp);
@@ -114,16 +114,22 @@ fn user(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
     let short = deriver.short.clone();
     let alias = device.child("alias").and_then(|alias| alias.attr("name"));
     let alias = alias.filter(|alias| !alias.is_empty() && !alias.contains(['/', '\0']));
-    match alias {
-        Some(alias) => {
-            deriver.allow(device, "passt socket", &format!("{RUN}/passt/{short}-{alias}.socket"), Access::RW)
-        }
-        // libvirt names cards net0, net1 … when the guest starts.
-        None => {
-            let dir = format!("{RUN}/passt/{short}-net");
-            deriver.allow_behind(device, "passt socket", &dir, "[0-9]*.socket", Access::RW)
+    for (role, end, any) in
+        [("passt socket", ".socket", "[0-9]*.socket"), ("passt process id", "-passt.pid", "[0-9]*-passt.pid")]
+    {
+        match alias {
+            Some(alias) => {
+                let path = format!("{RUN}/passt/{short}-{alias}{end}");
+                deriver.allow(device, role, &path, Access::RW)?;
+            }
+            // libvirt names cards net0, net1 … when the guest starts.
+            None => {
+                let cards = format!("{RUN}/passt/{short}-net");
+                deriver.allow_behind(device, role, &cards, any, Access::RW)?;
+            }
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -190,13 +196,17 @@ mod tests {
         let card = |alias: &str| format!("<interface type='user'><backend type='passt'/>{alias}</interface>");
         same(
             &device_rules(&card("<alias name='net0'/>")),
-            &[("/run/libvirt/qemu/passt/7-guest-net0.socket", "rw")],
+            &[
+                ("/run/libvirt/qemu/passt/7-guest-net0.socket", "rw"),
+                ("/run/libvirt/qemu/passt/7-guest-net0-passt.pid", "rw"),
+            ],
         );
-        same(&device_rules(&card("")), &[("/run/libvirt/qemu/passt/7-guest-net[0-9]*.socket", "rw")]);
-        same(
-            &device_rules(&card("<alias name='../x'/>")),
-            &[("/run/libvirt/qemu/passt/7-guest-net[0-9]*.socket", "rw")],
-        );
+        let any = [
+            ("/run/libvirt/qemu/passt/7-guest-net[0-9]*.socket", "rw"),
+            ("/run/libvirt/qemu/passt/7-guest-net[0-9]*-passt.pid", "rw"),
+        ];
+        same(&device_rules(&card("")), &any);
+        same(&device_rules(&card("<alias name='../x'/>")), &any);
         assert_eq!(device_notes("<interface type='carrier-pigeon'/>").len(), 1);
     }
 }
