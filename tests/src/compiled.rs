@@ -16,11 +16,22 @@ pub const WRITE: u32 = 0x2;
 pub const READ: u32 = 0x4;
 const MAGIC: u32 = 0x1B5E_783D;
 /// Where includes in `<>` are looked for.
-const BASE: &str = "/etc/apparmor.d";
+pub const BASE: &str = "/etc/apparmor.d";
 /// More words than any profile here has rules.
 const MANY: usize = 100_000;
 
-/// Compiles a profile with the features that Debian pins; nothing is loaded.
+/// The parser, which looks below `base` for includes and loads nothing; the features are those that Debian
+/// pins, and none of this host's configuration counts.
+pub fn parser(base: &Path) -> Command {
+    let mut command = Command::new("apparmor_parser");
+    command
+        .env("PATH", "/usr/sbin:/sbin")
+        .args(["-QTK", "--config-file", "/dev/null", "-M", "/usr/share/apparmor-features/features", "--base"])
+        .arg(base);
+    command
+}
+
+/// Compiles a profile.
 ///
 /// # Errors
 /// What the parser says.
@@ -29,14 +40,7 @@ const MANY: usize = 100_000;
 /// There is no parser.
 pub fn compile(file: &Path) -> Result<Vec<u8>, String> {
     let out = tempfile::NamedTempFile::new().unwrap();
-    let output = Command::new("apparmor_parser")
-        .env("PATH", "/usr/sbin:/sbin")
-        .args(["-QTK", "--config-file", "/dev/null", "--base", BASE])
-        .args(["-M", "/usr/share/apparmor-features/features", "-o"])
-        .arg(out.path())
-        .arg(file)
-        .output()
-        .unwrap();
+    let output = parser(Path::new(BASE)).arg("-o").arg(out.path()).arg(file).output().unwrap();
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() { Ok(fs::read(out.path()).unwrap()) } else { Err(err) }
 }
@@ -65,11 +69,16 @@ pub struct FileDfa {
 }
 
 impl FileDfa {
-    /// The last automaton of a compiled profile is that of its file rules.
+    /// The last automaton of a compiled profile is that of its file rules. Profiles inside it follow, each with a
+    /// head of its own, and are left out.
     ///
     /// # Panics
     /// It is none in the form that is read here.
     pub fn of(compiled: &[u8]) -> Self {
+        let head = b"version\0";
+        let mut heads = compiled.windows(head.len()).enumerate().filter(|(_, window)| window == head);
+        let end = heads.nth(1).map_or(compiled.len(), |(at, _)| at);
+        let compiled = &compiled[..end];
         let name = b"aadfa\0";
         let at = compiled.windows(name.len()).rposition(|window| window == name).unwrap();
         let magic = MAGIC.to_be_bytes();
@@ -104,8 +113,16 @@ impl FileDfa {
 
     /// What is allowed on `path` to a process that does not own it.
     pub fn access(&self, path: &[u8]) -> u32 {
-        let state = path.iter().fold(1, |state, byte| self.step(state, *byte));
-        (self.accept[state] >> 14) & 0x7f
+        (self.accepted(path) >> 14) & 0x7f
+    }
+
+    /// What is allowed on `path` to its owner.
+    pub fn access_of_owner(&self, path: &[u8]) -> u32 {
+        self.accepted(path) & 0x7f
+    }
+
+    fn accepted(&self, path: &[u8]) -> u32 {
+        self.accept[path.iter().fold(1, |state, byte| self.step(state, *byte))]
     }
 
     /// Every path that anything is allowed on; `None` if there is no end to them, as with a pattern, or if they are
