@@ -123,10 +123,22 @@ impl Boot<'_> {
             "2048",
         ]);
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        // What the guest's own guests are given: a PCI device behind an IOMMU, two devices on USB.
+        for device in [
+            "intel-iommu,intremap=off",
+            "pci-testdev,addr=10",
+            "qemu-xhci,id=usb",
+            "usb-kbd,bus=usb.0",
+            "usb-tablet,bus=usb.0",
+        ] {
+            qemu.args(["-device", device]);
+        }
         qemu.arg("-serial").arg(format!("file:{}", self.dir.join("console.log").display()));
         qemu.arg("-serial").arg(format!("file:{}", self.dir.join("results.log").display()));
         qemu.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(initrd);
-        qemu.arg("-append").arg(format!("console=ttyS0 quiet panic=-1 security=apparmor {}", self.append));
+        // A log that wrapped around would hide what was denied.
+        let kernel = "console=ttyS0 quiet panic=-1 security=apparmor log_buf_len=16M intel_iommu=on";
+        qemu.arg("-append").arg(format!("{kernel} {}", self.append));
         qemu.stdin(Stdio::null());
         qemu
     }

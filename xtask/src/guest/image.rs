@@ -30,6 +30,10 @@ const DROPPED: &[&str] = &[
     "usr/share/icons/",
     "usr/share/perl/",
     "usr/share/i18n/",
+    "usr/share/iso-codes/",
+    "usr/share/xml/",
+    "usr/share/X11/locale/",
+    "usr/share/vulkan/",
     "usr/share/gdb/",
     "usr/lib/udev/hwdb.d/",
     "usr/lib/x86_64-linux-gnu/perl",
@@ -39,7 +43,7 @@ const DROPPED: &[&str] = &[
     "boot/",
 ];
 
-/// Kernel modules that are kept; every boot does without, only the cases of libvirtd load them.
+/// Kernel modules that are kept; every boot does without, a case loads those that it needs.
 const MODULES: &[&str] = &[
     // network cards
     "bridge",
@@ -54,9 +58,29 @@ const MODULES: &[&str] = &[
     "vhost",
     "vhost_iotlb",
     "vhost_net",
+    // sockets between host and guest
+    "vhost_vsock",
+    "vmw_vsock_virtio_transport_common",
+    "vsock",
+    // KVM, on the processor that QEMU emulates
+    "ccp",
+    "irqbypass",
+    "kvm",
+    "kvm-amd",
+    // block devices
+    "loop",
+    // sound
+    "snd",
+    "snd-dummy",
+    "snd-pcm",
+    "snd-timer",
+    "soundcore",
     // input devices
     "evdev",
-    // a USB device without hardware
+    "hid",
+    "hid-generic",
+    "usbhid",
+    // a USB device without hardware, and those of the machine
     "configfs",
     "dummy_hcd",
     "libcomposite",
@@ -64,6 +88,19 @@ const MODULES: &[&str] = &[
     "usb-common",
     "usb_f_ss_lb",
     "usbcore",
+    "xhci-hcd",
+    "xhci-pci",
+    // VFIO
+    "vfio",
+    "vfio-pci",
+    "vfio-pci-core",
+    "vfio_iommu_type1",
+    "vfio_virqfd",
+    // a render node without hardware
+    "drm",
+    "drm_kms_helper",
+    "drm_shmem_helper",
+    "vgem",
     // containers
     "fuse",
 ];

@@ -42,6 +42,13 @@ const PACKAGES: &[&str] = &[
     "libvirt-clients",
     "swtpm",
     "swtpm-tools",
+    // what a guest's devices use beside QEMU
+    "libegl1",
+    "libgl1-mesa-dri",
+    "libopengl0",
+    "libnss3-tools",
+    "ovmf",
+    "passt",
 ];
 
 /// More for a suite that has them as packages of their own.
@@ -49,7 +56,7 @@ fn more(suite: Suite) -> &'static [&'static str] {
     match suite {
         Suite::Bookworm => &[],
         // libvirtd 11.3 does not start without a firewall's program.
-        Suite::Trixie => &["virtiofsd", "nftables"],
+        Suite::Trixie => &["qemu-system-modules-spice", "virtiofsd", "nftables"],
     }
 }
 
