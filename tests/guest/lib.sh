@@ -8,6 +8,8 @@ trap 'echo "failed: ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND" >&2' ERR
 IMAGES=/var/lib/libvirt/images
 PROFILES=/etc/apparmor.d/libvirt
 QEMU=/usr/bin/qemu-system-x86_64
+# What QEMU is started through: a command that gives it another user, for instance.
+AS=()
 
 setup() { :; }
 teardown() { :; }
@@ -132,7 +134,7 @@ start_qemu() {
     mkdir -p "$monitor" /run/libvirt/qemu
     # An earlier guest of the same name may have left them.
     rm -f "$monitor/monitor.sock" "/run/libvirt/qemu/$name.pid"
-    aa-confine --uuid "$uuid" -- "$QEMU" -M none -nodefaults -display none -S \
+    "${AS[@]}" aa-confine --uuid "$uuid" -- "$QEMU" -M none -nodefaults -display none -S \
         -qmp "unix:$monitor/monitor.sock,server=on,wait=off" \
         -chardev "file,id=serial0,path=/var/log/libvirt/qemu/$name-serial.log" \
         -pidfile "/run/libvirt/qemu/$name.pid" "$@" >"qemu-$name.err" 2>&1 &
@@ -207,7 +209,7 @@ qemu_given() {
     local uuid=$1
     shift
     printf '%s\n' '{"execute":"qmp_capabilities"}' '{"execute":"quit"}' |
-        aa-confine --uuid "$uuid" -- "$QEMU" -M none -nodefaults -display none -S -qmp stdio "$@"
+        "${AS[@]}" aa-confine --uuid "$uuid" -- "$QEMU" -M none -nodefaults -display none -S -qmp stdio "$@"
 }
 
 # make_guest NAME: an overlay on a base, the XML of a guest with both, and its profile in the kernel.

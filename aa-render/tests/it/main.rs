@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod document;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod lies;
