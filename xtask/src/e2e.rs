@@ -137,3 +137,22 @@ fn report_cases(suite: Suite, kind: &str, boot: &Boot<'_>) -> Result<Tally> {
     say!("{} boot {kind}: {tally} in {} s", suite.name(), started.elapsed().as_secs())?;
     Ok(tally)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_looked_for_in_whole_names() {
+        let dir = workspace::root().unwrap().join("tests/guest/off");
+        for (filter, wanted) in
+            [("", true), ("disabled/it_is_off", true), ("led/it", true), ("10-dis", false)]
+        {
+            assert_eq!(has_case(&dir, filter).unwrap(), wanted, "{filter}");
+        }
+        assert!(has_case(&dir.join("none"), "").is_err());
+        for (cases, _) in BOOTS {
+            assert!(has_case(&dir.with_file_name(cases), "").unwrap(), "{cases}");
+        }
+    }
+}
