@@ -3,6 +3,7 @@
 //! The same list is what a guest of the end-to-end test is given, so that what is tested is what is shipped.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use clap::CommandFactory as _;
-use clap_complete::{Shell, generate};
+use clap_complete::Shell;
 use clap_mangen::Man;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use walkdir::WalkDir;
 
 use crate::report::{Outcome, say};
-use crate::{process, workspace};
+use crate::{generate, process, workspace};
 
 /// The tools' own directory. AppArmor 4 has another aa-load, with a manual page, in the usual places.
 const OWN: &str = "usr/lib/aa-svirt";
@@ -45,6 +47,8 @@ pub(crate) struct Item {
 enum Content {
     Of(PathBuf),
     Made(Vec<u8>),
+    /// The licences of what the tools are linked with.
+    Notices,
 }
 
 impl Item {
@@ -53,6 +57,7 @@ impl Item {
         match &self.content {
             Content::Of(path) => fs::read(path).with_context(|| format!("cannot read {}", path.display())),
             Content::Made(bytes) => Ok(bytes.clone()),
+            Content::Notices => notices(),
         }
     }
 }
@@ -100,6 +105,11 @@ pub(crate) fn items(tools: &Path) -> Result<Vec<Item>> {
     for policy in ["TEMPLATE.qemu", "TEMPLATE.lxc", "abstractions"] {
         copied(&mut items, &root.join("aa-render/policy").join(policy), &format!("{SHARE}/policy/{policy}"))?;
     }
+    let contrib = root.join("contrib");
+    copied(&mut items, &contrib.join("aa-svirt.sysusers"), "usr/lib/sysusers.d/aa-svirt.conf")?;
+    for script in ["confined-guest", "libvirt-hook-qemu"] {
+        copied(&mut items, &contrib.join(script), &format!("{DOC}/contrib/{script}"))?;
+    }
     copied(&mut items, &root.join("schema"), &format!("{SHARE}/schema"))?;
     copied(&mut items, &root.join("docs"), &format!("{DOC}/docs"))?;
     for text in workspace::files(root, "md")? {
@@ -108,6 +118,7 @@ pub(crate) fn items(tools: &Path) -> Result<Vec<Item>> {
     for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
         copied(&mut items, &root.join(licence), &format!("{DOC}/{licence}"))?;
     }
+    items.push(Item { path: format!("{DOC}/THIRD-PARTY"), mode: 0o644, content: Content::Notices });
     for tool in [
         aa_derive::args::Args::command(),
         aa_render::args::Args::command(),
@@ -168,10 +179,54 @@ fn described(items: &mut Vec<Item>, command: &clap::Command) -> Result<()> {
         (Shell::Zsh, format!("usr/share/zsh/vendor-completions/_{name}")),
     ] {
         let mut script = Vec::new();
-        generate(shell, &mut command.clone(), &name, &mut script);
+        clap_complete::generate(shell, &mut command.clone(), &name, &mut script);
         made(path, script);
     }
     Ok(())
+}
+
+/// The text of the MIT licence of each crate that a tool is linked with, with its authors; all have that one
+/// (deny.toml), alone or as a choice.
+fn notices() -> Result<Vec<u8>> {
+    let mut crates = BTreeSet::new();
+    for tool in workspace::TOOLS {
+        crates.extend(generate::linked(tool)?);
+    }
+    let mut metadata = workspace::cargo();
+    metadata.current_dir(workspace::root()?).args(["metadata", "--format-version=1", "--locked"]);
+    metadata.args(["--filter-platform", "x86_64-unknown-linux-gnu"]);
+    let metadata: Metadata = serde_json::from_slice(&process::output(&mut metadata)?)?;
+    let mut text = String::from(
+        "The tools are linked with these crates, each used under the MIT licence, with Rust's standard library (MIT or\n\
+         Apache-2.0) and, where they are linked statically, with the GNU C Library (LGPL-2.1-or-later).\n",
+    );
+    for (name, licence) in crates {
+        let package = metadata
+            .packages
+            .iter()
+            .find(|package| format!("{} {}", package.name, package.version) == name)
+            .with_context(|| format!("cargo has no metadata of {name}"))?;
+        let dir = package.manifest_path.parent().context("a manifest has no directory")?;
+        let file = ["LICENSE-MIT", "LICENSE-MIT.md", "LICENSE"].map(|file| dir.join(file));
+        let file = file.iter().find(|file| file.is_file());
+        let file =
+            file.filter(|_| licence.contains("MIT")).with_context(|| format!("no MIT licence in {name}"))?;
+        write!(text, "\n== {name} ({licence})\n\n{}\n", fs::read_to_string(file)?.trim())?;
+    }
+    Ok(text.into_bytes())
+}
+
+/// What cargo says of the packages, as far as it is needed.
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+    manifest_path: PathBuf,
 }
 
 fn file_name(path: &Path) -> Result<&str> {

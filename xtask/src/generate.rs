@@ -53,7 +53,23 @@ fn files() -> Result<Vec<(String, String)>> {
     Ok(files)
 }
 
-/// What each tool is linked with, from Cargo.lock.
+/// The crates from elsewhere that a tool is linked with, from Cargo.lock: name with version, and licence.
+pub(crate) fn linked(tool: &str) -> Result<BTreeSet<(String, String)>> {
+    let mut tree = workspace::cargo();
+    tree.current_dir(workspace::root()?).args(["tree", "--locked", "--package", tool]);
+    tree.args(["--target", "x86_64-unknown-linux-gnu", "--edges", "normal,no-proc-macro"]);
+    tree.args(["--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"]);
+    let lines = String::from_utf8(process::output(&mut tree)?)?;
+    let crates = lines
+        .lines()
+        .filter_map(|line| line.split_once('|'))
+        // Members of the workspace have their place behind the version.
+        .filter(|(package, _)| !package.contains(" ("))
+        .map(|(package, licence)| (package.replacen(" v", " ", 1), licence.to_owned()));
+    Ok(crates.collect())
+}
+
+/// What each tool is linked with.
 fn dependencies() -> Result<String> {
     let mut text = String::from(
         "# What each tool is linked with\n\n\
@@ -61,20 +77,10 @@ fn dependencies() -> Result<String> {
          what each direct dependency is for, deny.toml which licences and sources are let in.\n",
     );
     for tool in TOOLS {
-        let mut tree = workspace::cargo();
-        tree.current_dir(workspace::root()?).args(["tree", "--locked", "--package", tool]);
-        tree.args(["--target", "x86_64-unknown-linux-gnu", "--edges", "normal,no-proc-macro"]);
-        tree.args(["--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"]);
-        let lines = String::from_utf8(process::output(&mut tree)?)?;
-        let crates: BTreeSet<(&str, &str)> = lines
-            .lines()
-            .filter_map(|line| line.split_once('|'))
-            // Members of the workspace have their place behind the version.
-            .filter(|(package, _)| !package.contains(" ("))
-            .collect();
+        let crates = linked(tool)?;
         write!(text, "\n## {tool}: {}\n\n| crate | licence |\n|---|---|\n", crates.len())?;
         for (package, licence) in crates {
-            writeln!(text, "| {} | {licence} |", package.replacen(" v", " ", 1))?;
+            writeln!(text, "| {package} | {licence} |")?;
         }
     }
     Ok(text)

@@ -80,12 +80,14 @@ fn scripts() -> Result<Tally> {
     for command in [&mut own, &mut cases] {
         command.current_dir(workspace::root()?).arg("--severity=warning");
     }
-    for entry in WalkDir::new(workspace::root()?.join("tests/guest")).sort_by_file_name() {
-        let entry = entry?;
-        if entry.path().extension().is_some_and(|extension| extension == "sh") {
-            cases.arg(entry.path());
-        } else if entry.file_type().is_file() && std::fs::read(entry.path())?.starts_with(b"#!/bin/") {
-            own.arg(entry.path());
+    for dir in ["contrib", "tests/guest"] {
+        for entry in WalkDir::new(workspace::root()?.join(dir)).sort_by_file_name() {
+            let entry = entry?;
+            if entry.path().extension().is_some_and(|extension| extension == "sh") {
+                cases.arg(entry.path());
+            } else if entry.file_type().is_file() && std::fs::read(entry.path())?.starts_with(b"#!/bin/") {
+                own.arg(entry.path());
+            }
         }
     }
     let mut tally = passes(&mut own)?;

@@ -1,0 +1,145 @@
+# contrib/: the shell example, and the hook called as libvirtd calls it.
+
+DOC=/usr/share/doc/aa-svirt/contrib
+
+setup() {
+    systemd-sysusers
+}
+
+# example_guest NAME: a disk of the account's own, and the XML of a guest with it. Sets UUID, PROFILE and DISK.
+example_guest() {
+    UUID=$(new_uuid)
+    PROFILE=libvirt-$UUID
+    DISK=$IMAGES/$1.img
+    truncate -s 1M "$DISK"
+    chown aa-svirt "$DISK"
+    domain_xml "$1" "$UUID" "$DISK" >"$1.xml"
+    # Where qmp looks for the monitor.
+    mkdir -p "/var/lib/libvirt/qemu/domain-1-$1"
+    ln -s "/run/aa-svirt/$UUID/qmp" "/var/lib/libvirt/qemu/domain-1-$1/monitor.sock"
+}
+
+# example NAME ARGUMENT…: the script starts a QEMU that runs no guest code.
+example() {
+    "$DOC/confined-guest" start "$1.xml" -M none -nodefaults -display none -S "${@:2}"
+}
+
+# start_example NAME ARGUMENT…: the same; its process is $QEMU_PID.
+start_example() {
+    example "$@"
+    QEMU_PID=$(<"/run/aa-svirt/$UUID/pid")
+}
+
+case_the_shell_example_starts_and_stops_a_confined_guest() {
+    example_guest shell
+    start_example shell -drive "if=none,file=$DISK,format=raw"
+    [ "$(label_of "$QEMU_PID")" = "$PROFILE (enforce)" ]
+    [ "$(stat -c %U "/proc/$QEMU_PID")" = aa-svirt ]
+    opens shell "$DISK"
+    truncate -s 1M "$IMAGES/not-the-shells.img"
+    chmod 666 "$IMAGES/not-the-shells.img"
+    mark=$(log_mark)
+    cannot_open shell "$IMAGES/not-the-shells.img"
+    denied "$mark" "$PROFILE" "$IMAGES/not-the-shells.img"
+    "$DOC/confined-guest" stop shell.xml
+    [ ! -d "/proc/$QEMU_PID" ]
+    [ -z "$(mode_of "$PROFILE")" ]
+    [ ! -e "/run/aa-svirt/$UUID" ]
+}
+
+case_the_shell_example_leaves_no_profile_of_a_failed_start() {
+    example_guest failing
+    truncate -s 1M "$IMAGES/not-the-failings.img"
+    chmod 666 "$IMAGES/not-the-failings.img"
+    expect 1 example failing -drive "if=none,file=$IMAGES/not-the-failings.img,format=raw"
+    says "$stderr" 'Permission denied'
+    [ -z "$(mode_of "$PROFILE")" ]
+}
+
+case_the_shell_example_keeps_a_running_guest_from_a_second_start() {
+    example_guest twice
+    start_example twice
+    local first=$QEMU_PID
+    expect 1 example twice
+    [ "$(label_of "$first")" = "$PROFILE (enforce)" ]
+    [ "$(mode_of "$PROFILE")" = enforce ]
+    "$DOC/confined-guest" stop twice.xml
+}
+
+case_the_shell_example_ends_no_other_process() {
+    example_guest forged
+    start_example forged
+    sleep 600 &
+    echo $! >"/run/aa-svirt/$UUID/pid"
+    expect 1 "$DOC/confined-guest" stop forged.xml
+    says "$stderr" 'is not of'
+    kill -0 $!
+    kill -0 "$QEMU_PID"
+    echo "$QEMU_PID" >"/run/aa-svirt/$UUID/pid"
+    "$DOC/confined-guest" stop forged.xml
+}
+
+# hook NAME OPERATION SUB: as libvirtd calls it, with the guest's XML. It may print nothing on standard output.
+hook() {
+    "$DOC/libvirt-hook-qemu" "$1" "$2" "$3" - <"$1.xml"
+}
+
+case_the_hook_lets_a_confined_guest_run() {
+    make_guest hooked
+    start_qemu hooked "$UUID" -uuid "$UUID"
+    expect 0 hook hooked started begin
+    [ -z "$stdout$stderr" ]
+    quit_qemu hooked
+}
+
+case_the_hook_ends_the_start_of_one_that_is_not() {
+    make_guest loose
+    "$QEMU" -uuid "$UUID" -M none -nodefaults -display none -S &
+    wait_for grep -a "$UUID" "/proc/$!/cmdline"
+    expect 1 hook loose started begin
+    says "$stderr" 'does not carry it'
+    # Nor one whose profile is not there at all.
+    kill $!
+    aa-load remove "$PROFILE"
+    expect 1 hook loose started begin
+    says "$stderr" 'not in the kernel'
+}
+
+case_the_hook_lets_be_what_is_not_to_be_confined() {
+    make_guest wished
+    aa-load remove "$PROFILE"
+    expect 1 hook wished started begin
+    sed -i "s|^</domain>|  <seclabel type='none' model='apparmor'/>\n&|" wished.xml
+    expect 0 hook wished started begin
+    # The owner and group of files are another matter.
+    sed -i "s|model='apparmor'|model='dac'|" wished.xml
+    expect 1 hook wished started begin
+}
+
+case_the_hook_removes_what_is_left_behind() {
+    make_guest gone
+    aa-load remove "$PROFILE"
+    touch -d '1 hour ago' "$PROFILES/$PROFILE"*
+    local gone=$PROFILE
+    make_guest kept
+    aa-load remove "$PROFILE"
+    touch -d '1 hour ago' "$PROFILES/$PROFILE"*
+    cp kept.xml /etc/libvirt/qemu/
+    make_guest young
+    aa-load remove "$PROFILE"
+    expect 0 hook young release end
+    [ -z "$stdout" ]
+    expect 2 ls "$PROFILES/$gone" "$PROFILES/$gone.files"
+    [ -e "$PROFILES/$PROFILE" ]
+    [ -e "$PROFILES/$(sed -n 's|.*<uuid>\(.*\)</uuid>|libvirt-\1|p' kept.xml)" ]
+    rm /etc/libvirt/qemu/kept.xml
+}
+
+case_the_hook_prints_nothing_for_anything_else() {
+    make_guest other
+    local operation
+    for operation in prepare start stopped reconnect attach migrate restore; do
+        expect 0 hook other "$operation" begin
+        [ -z "$stdout$stderr" ]
+    done
+}
