@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::guest::Suite;
-use crate::report::{Outcome, say};
+use crate::report::{self, Outcome, say};
 use crate::{differential, process, setup, workspace};
 use host::Measured;
 use stage::Stage;
@@ -80,12 +80,20 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let host: Measured = serde_json::from_slice(&std::fs::read(dir.join("measured.json"))?)?;
     let docs = if args.quick { dir } else { workspace::root()?.join("docs") };
     let mut guests = Vec::new();
+    let mut complete = true;
     if !args.quick && !args.no_guests {
         for suite in Suite::ALL {
-            guests.push((format!("Debian {}", suite.name()), guest::measure(suite, &tools)?));
+            match guest::measure(suite, &tools) {
+                Ok(measured) => guests.push((format!("Debian {}", suite.name()), measured)),
+                // What the others told is written down all the same.
+                Err(error) => {
+                    report::error(&error);
+                    complete = false;
+                }
+            }
         }
     }
     document::write(&docs, &document::text(&host, &guests, &facts)?, &host)?;
     say!("wrote {}", docs.join("performance.md").display())?;
-    Ok(Outcome::Passed)
+    Ok(Outcome::of(complete))
 }
