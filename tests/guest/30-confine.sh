@@ -7,6 +7,7 @@ command_ran() { [ -e "$IMAGES/ran-$UUID" ]; }
 refused() {
     local pattern=$1
     shift
+    expect_denial 'info="label not found".* profile="aa-confine"'
     expect 125 "$@"
     says "$stderr" "$pattern"
     [ "$(wc -l <stderr)" = 1 ] || fail "more than one line: $stderr"
@@ -133,7 +134,9 @@ case_a_mount_over_the_attributes_is_refused() {
     command_ran
 }
 
+# aa-confine's own profile would have to be followed by one that allows reading the label back.
 case_now_changes_before_the_exec() {
+    uncaged aa-confine
     make_toucher
     # Change at once: the profile itself must allow the exec, and it does not.
     expect 126 aa-confine --uuid "$UUID" --now -- "${TOUCH[@]}"
@@ -142,7 +145,9 @@ case_now_changes_before_the_exec() {
     expect 0 aa-confine --uuid "$UUID" --now -- "$QEMU" --version
 }
 
+# A stack has the caller's own confinement in it, so aa-confine's own profile must not be part of that.
 case_stack_adds_to_the_callers_confinement() {
+    uncaged aa-confine
     make_guest stack
     printf 'profile outer-%s {\n  file,\n  capability,\n  network,\n  signal,\n  ptrace,\n  unix,\n  change_profile,\n  deny %s rw,\n}\n' \
         "$UUID" "$DISK" >outer

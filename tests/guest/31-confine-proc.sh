@@ -2,7 +2,7 @@
 
 # A profile that allows every file, and the file that a started command would leave.
 make_plain() {
-    PROFILE=plain-$(new_uuid)
+    PROFILE=libvirt-plain-$(new_uuid)
     printf 'profile %s {\n  file,\n  capability,\n}\n' "$PROFILE" >plain
     apparmor_parser -K -r plain
     echo "$PROFILE (enforce)" >label
@@ -29,6 +29,8 @@ case_the_true_ones_are_believed() {
     make_plain
     with true 0
     with true 0 --now
+    # A stack of the profile and aa-confine's own allows nothing.
+    uncaged aa-confine
     with true 0 --stack
     # Only this thread's own attributes count; what is mounted over another's changes nothing.
     with 'mount --bind label /proc/1/attr/exec' 0

@@ -9,7 +9,8 @@ profile() {
 }
 
 make_profiles() {
-    PREFIX=callers-$(new_uuid)
+    # What aa-confine's own profile lets it enter.
+    PREFIX=libvirt-callers-$(new_uuid)
     profile inner ''
     profile other ''
     profile logging '' 'flags=(complain)'
@@ -30,6 +31,7 @@ label_is() {
 refused() {
     local pattern=$1
     shift
+    expect_denial 'info="label not found".* profile="aa-confine"'
     expect 125 "$@"
     says "$stderr" "$pattern"
     [ -z "$stdout" ] || fail "something was started: $stdout"
@@ -74,8 +76,11 @@ case_now_refuses_what_change_on_exec_refuses() {
     label_is "$PREFIX-inner (enforce)" confine inner --now -- "${LABEL[@]}"
 }
 
+# Under aa-confine's own profile the kernel lets no process with no_new_privs go on to another one.
 case_no_new_privs() {
     make_profiles
+    refused no_new_privs setpriv --no-new-privs aa-confine --profile "$PREFIX-inner" -- "${LABEL[@]}"
+    uncaged aa-confine
     local nnp=(setpriv --no-new-privs)
     label_is "$PREFIX-inner (enforce)" "${nnp[@]}" aa-confine --profile "$PREFIX-inner" -- "${LABEL[@]}"
     refused no_new_privs aa-confine --profile "$PREFIX-outer" -- \
@@ -107,8 +112,10 @@ case_other_user_and_process_namespaces() {
     done
 }
 
+# The namespace's profiles would need a rule in aa-confine's own profile.
 case_a_policy_namespace() {
     make_profiles
+    uncaged aa-confine
     local space=ns-${PREFIX##*-} when
     mkdir "/sys/kernel/security/apparmor/policy/namespaces/$space"
     printf 'profile vm {\n  file,\n}\nprofile logging flags=(complain) {\n  file,\n}\n' | apparmor_parser -K -r -n "$space"

@@ -48,3 +48,20 @@ case_the_helper_is_confined() {
     confined helper
     virsh destroy helper
 }
+
+# All of a guest's life under the profile that we have for the helper: what it denies would fail the case.
+case_the_helper_under_our_profile() {
+    trap 'helper_profile debian' EXIT
+    helper_profile ours
+    host_file "$IMAGES/ours.img" "$IMAGES/plugged.img" /srv/secret.img
+    define_guest ours "$IMAGES/ours.img"
+    mark=$(log_mark)
+    start_guest ours
+    confined ours
+    virsh attach-disk ours "$IMAGES/plugged.img" vdb
+    undisturbed "$mark"
+    opens ours "$IMAGES/plugged.img" true
+    denied_file ours /srv/secret.img
+    virsh destroy ours
+    wait_for profile_gone "$PROFILE"
+}

@@ -69,6 +69,20 @@ denied() {
         fail "no record of $2 being denied $3; the log has: $records"
 }
 
+# expect_denial PATTERN: the kernel's log may have a record that a tool was denied something, if it matches this
+# extended regular expression. Any other one fails the case.
+expect_denial() {
+    printf '%s\n' "$1" >>/run/expected
+}
+
+# uncaged TOOL…: from here on the case runs copies of these to which no profile is attached.
+uncaged() {
+    local tool
+    mkdir -p uncaged
+    for tool; do cp "/usr/lib/aa-svirt/bin/$tool" uncaged/; done
+    PATH=$PWD/uncaged:$PATH
+}
+
 # domain_xml NAME UUID DISK…: a QEMU guest with these disks, qcow2 if the name ends so and raw otherwise, and with
 # $MACHINE and the elements $DEVICES if set.
 domain_xml() {
@@ -118,7 +132,7 @@ confine_guest() {
 
 # mode_of PROFILE: what the kernel says of it: enforce, complain, or nothing if it is not loaded.
 mode_of() {
-    sed -n "s/^$1 (\(.*\))\$/\1/p" /sys/kernel/security/apparmor/profiles
+    sed -n "s|^$1 (\(.*\))\$|\1|p" /sys/kernel/security/apparmor/profiles
 }
 
 # label_of PID
@@ -242,6 +256,14 @@ use_helper() {
     # a running program cannot be written.
     cp "$from" "$HELPER.new"
     mv "$HELPER.new" "$HELPER"
+}
+
+# helper_profile WHICH: what the helper is confined by from now on: «ours», or «debian», libvirt's own.
+helper_profile() {
+    local from=/etc/apparmor.d
+    [ "$1" != ours ] || from=/usr/share/aa-svirt/policy
+    apparmor_parser -K -r "$from/usr.lib.libvirt.virt-aa-helper"
+    printf '%s\n' "$1" >/run/helper-profile
 }
 
 # quick_parser: the parser skips a step that costs most of its time in an emulated guest; same policy, larger tables.

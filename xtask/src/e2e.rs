@@ -59,6 +59,7 @@ pub(crate) fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Pat
     if filter.contains(char::is_whitespace) {
         bail!("no case has a space in its name: \"{filter}\"");
     }
+    let more = [(workspace::static_probe()?, "tests/probe")];
     let mut tally = Tally::default();
     for (cases, line) in BOOTS {
         if !has_case(&tests.join(cases), filter)? {
@@ -70,6 +71,7 @@ pub(crate) fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Pat
             dir: &run_dir,
             tests: &tests,
             tools,
+            more: &more,
             append: &format!("{line} aa.run=run-cases aa.cases={cases} aa.filter={filter}"),
             limit: LIMIT,
         };

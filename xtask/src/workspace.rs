@@ -56,12 +56,18 @@ pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
 /// Builds the tools for release, statically linked so that they run on every suite, and says in which
 /// directory they are.
 pub(crate) fn static_tools() -> Result<PathBuf> {
+    build_static(&TOOLS.map(|tool| ["--package", tool]).concat())
+}
+
+/// Builds the program that tries, in the guest, what the tools must not do, and says where it is.
+pub(crate) fn static_probe() -> Result<PathBuf> {
+    Ok(build_static(&["--package", "aa-tests", "--bin", "probe"])?.join("probe"))
+}
+
+fn build_static(what: &[&str]) -> Result<PathBuf> {
     let dir = scratch("static")?;
     let mut build = cargo();
-    build.current_dir(root()?).args(["build", "--release", "--quiet", "--target", STATIC_TARGET]);
-    for tool in TOOLS {
-        build.args(["--package", tool]);
-    }
+    build.current_dir(root()?).args(["build", "--release", "--quiet", "--target", STATIC_TARGET]).args(what);
     build.env("CARGO_TARGET_DIR", &dir).env("RUSTFLAGS", "-C target-feature=+crt-static");
     build.env_remove("CARGO_ENCODED_RUSTFLAGS");
     process::run(&mut build)?;

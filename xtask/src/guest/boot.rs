@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Seek as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) tests: &'a Path,
     /// Where the built tools are; they and all that belongs to them are put where packages install them.
     pub(crate) tools: &'a Path,
+    /// More files: what they are, and where they go.
+    pub(crate) more: &'a [(PathBuf, &'static str)],
     /// More for the kernel's command line.
     pub(crate) append: &'a str,
     /// After this the guest is ended.
@@ -148,9 +150,8 @@ impl Boot<'_> {
         let mut out = File::create(initrd)?;
         io::copy(&mut File::open(&self.image.root)?, &mut out)?;
         let mut archive = Writer::new(BufWriter::new(out));
-        let tests =
-            [(self.tests.join("init"), "init".to_owned()), (self.tests.to_owned(), "tests".to_owned())];
-        for (from, to) in &tests {
+        let tests = [(self.tests.join("init"), "init"), (self.tests.to_owned(), "tests")];
+        for (from, to) in tests.iter().chain(self.more) {
             for entry in WalkDir::new(from).sort_by_file_name() {
                 let entry = entry?;
                 let below = entry.path().strip_prefix(from)?;

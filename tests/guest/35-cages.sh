@@ -1,0 +1,153 @@
+# The tools under their own profiles, as a host that has them installed. What each must not do is denied when it tries. A probe is mounted over the tool, so that the tool's own
+# profile is attached to it. Each denial has two twins: the same attempt by the same program without a profile, and
+# what the tool is there for, under it.
+
+PARSER=/usr/sbin/apparmor_parser
+POLICY=/sys/kernel/security/apparmor
+SECRET=/root/.ssh/id_ed25519
+
+setup() {
+    mkdir -p "${SECRET%/*}" /etc/libvirt/qemu /etc/libvirt/secrets /srv/data /var/cache/aa-svirt
+    echo secret | tee "$SECRET" /etc/libvirt/secrets/ceph.base64 >/srv/secret
+    echo '<domain/>' | tee /etc/libvirt/qemu/cages.xml >/srv/data/cages.xml
+    echo '{}' >/srv/data/cages.json
+    truncate -s 64k "$IMAGES/cages.img"
+    printf 'profile %s {\n  file,\n}\n' cages-other libvirt-cages | apparmor_parser -K -r
+    apparmor_parser -K -r /etc/apparmor.d/usr.lib.aa-svirt.bin.*
+    helper_profile ours
+}
+
+teardown() {
+    apparmor_parser -K -R /etc/apparmor.d/usr.lib.aa-svirt.bin.*
+    rm -f /etc/libvirt/qemu/cages.xml "$PROFILES/libvirt-cages"
+    helper_profile debian
+}
+
+# under PROFILE ATTEMPT…: the probe under a tool's profile: in the place of the tool, or of the parser that the tool executes.
+under() {
+    local profile=$1 tool=/usr/lib/aa-svirt/bin/${1%//parser}
+    shift
+    [ -e "$tool" ] || fail "no such tool: $tool"
+    [[ $profile != virt-aa-helper* ]] || tool=$HELPER
+    [[ $profile != *//parser ]] || set -- "exec:$PARSER" "$@"
+    # shellcheck disable=SC2016
+    unshare -m bash -ec 'for place in "$1" "$2"; do mount --bind /tests/probe "$place"; done
+        exec "$1" "${@:3}"' - "$tool" "$PARSER" "$@"
+}
+
+# allows PROFILE ATTEMPT…
+allows() {
+    expect 0 under "$@"
+}
+
+# denies PROFILE ATTEMPT…: each of them, and the kernel has a record of it.
+denies() {
+    local profile=$1 attempt mark
+    expect_denial " profile=\"$profile\" "
+    mark=$(log_mark)
+    expect 1 under "$@"
+    shift
+    for attempt; do
+        grep -F "$attempt: " <<<"$stdout" | grep -E '(EACCES|EPERM):|os error (1|13)\)' >/dev/null ||
+            fail "not denied: $attempt: $stdout"
+    done
+    [ "$(denials_since "$mark" | grep -c " profile=\"$profile\" ")" -ge $# ] || fail "not each has a record: $(denials_since "$mark")"
+    expect 0 unshare -m /tests/probe "$@"
+}
+
+# denies_the_rest PROFILE: what no tool may do. The last one would end the probe.
+denies_the_rest() {
+    sleep 60 &
+    denies "$1" read:/etc/shadow "read:$SECRET" read:/etc/libvirt/secrets/ceph.base64 read:/proc/1/environ \
+        write:/srv/data/new "write:$IMAGES/cages.img" write:/etc/apparmor.d/usr.sbin.libvirtd \
+        "write:$PROFILES/TEMPLATE.qemu" write:/proc/sys/kernel/hostname \
+        inet unix "trace:$!" "signal:$!" on-exec:cages-other mount:/srv exec:/usr/bin/true
+}
+
+case_the_profiles_are_in_force() {
+    local name
+    for name in aa-{derive,render,load,confine} aa-load//parser virt-aa-helper virt-aa-helper//parser; do
+        [ "$(mode_of "$name")" = enforce ] || fail "$name: $(mode_of "$name")"
+    done
+}
+
+# From a domain's XML to a QEMU that runs, is given another disk, and is gone. What is denied to a tool fails the case.
+case_the_tools_do_their_work() {
+    make_guest caged
+    start_qemu caged "$UUID"
+    [ "$(label_of "$QEMU_PID")" = "$PROFILE (enforce)" ]
+    truncate -s 1M "$IMAGES/caged-second.img"
+    cannot_open caged "$IMAGES/caged-second.img"
+    domain_xml caged "$UUID" "$DISK" "$IMAGES/caged-second.img" >caged.xml
+    confine_guest caged.xml
+    [ "$(jq -r .action loaded.json)" = replaced ]
+    opens caged "$IMAGES/caged-second.img"
+    expect 1 aa-load remove "$PROFILE"
+    quit_qemu caged
+    expect 0 aa-load remove "$PROFILE"
+}
+
+case_aa_derive() {
+    allows aa-derive "read:$IMAGES/cages.img" read:/srv/data/cages.xml read:/srv/secret list:/etc/libvirt/qemu \
+        read:/etc/libvirt/qemu/cages.xml read:/proc/mounts list:/sys/bus/pci/devices
+    denies aa-derive "read:$POLICY/profiles" read:/proc/cmdline "write:$PROFILES/libvirt-cages"
+    denies_the_rest aa-derive
+}
+
+# Names that begin like those of the four directories that are not read as a whole, and end otherwise.
+case_aa_derive_reads_images_in_any_other_directory() {
+    local name names=(a d de deV devices e et etcetera p pr pro process s sy syst x/etc/y)
+    for name in "${names[@]}"; do
+        mkdir -p "/$name/images"
+        : >"/$name/images/a.img"
+    done
+    local attempts=(list:/)
+    for name in "${names[@]}"; do attempts+=("list:/$name" "read:/$name/images/a.img"); done
+    allows aa-derive "${attempts[@]}"
+    mkdir -p /etc/images
+    : >/etc/images/a.img
+    : >/dev/images.img
+    denies aa-derive read:/etc/images/a.img read:/dev/images.img list:/etc list:/dev
+    for name in "${names[@]}"; do rm -r "/${name:?}"; done
+    rm -r /etc/images /dev/images.img
+}
+
+case_aa_render() {
+    allows aa-render read:/srv/data/cages.json "read:$PROFILES/TEMPLATE.qemu" "write:$PROFILES/libvirt-cages" "list:$PROFILES"
+    denies aa-render "read:$IMAGES/cages.img" read:/srv/data/cages.xml "write:$POLICY/.replace"
+    denies_the_rest aa-render
+}
+
+case_aa_load() {
+    allows aa-load read:/srv/data/cages.json "read:$PROFILES/TEMPLATE.qemu" read:/etc/libvirt/qemu/cages.xml \
+        "list:$POLICY/policy/profiles" "read:/proc/$$/task/$$/attr/current" write:/var/cache/aa-svirt/cages \
+        "write:$POLICY/.remove" "exec:$PARSER"
+    denies aa-load "read:$IMAGES/cages.img" read:/srv/data/cages.xml "write:$POLICY/.load"
+    denies_the_rest aa-load
+}
+
+case_the_parser_of_aa_load() {
+    allows aa-load//parser "read:$PROFILES/TEMPLATE.qemu" "read:$POLICY/features/file/mask" "write:$POLICY/.replace"
+    denies aa-load//parser read:/srv/data/cages.json write:/var/cache/aa-svirt/cages "write:$PROFILES/libvirt-cages" \
+        "write:$POLICY/.remove"
+    denies_the_rest aa-load//parser
+}
+
+case_aa_confine() {
+    allows aa-confine read:/sys/module/apparmor/parameters/enabled on-exec:libvirt-cages exec:/usr/bin/true
+    denies aa-confine on-exec:unconfined on-exec:aa-load "read:$IMAGES/cages.img" "read:$PROFILES/TEMPLATE.qemu"
+    denies_the_rest aa-confine
+}
+
+case_virt_aa_helper() {
+    allows virt-aa-helper "read:$IMAGES/cages.img" "read:$PROFILES/TEMPLATE.qemu" "write:$PROFILES/libvirt-cages" \
+        read:/proc/mounts "exec:$PARSER"
+    denies virt-aa-helper "read:$POLICY/profiles" "write:$POLICY/.replace" read:/etc/libvirt/qemu/cages.xml
+    denies_the_rest virt-aa-helper
+}
+
+case_the_parser_of_virt_aa_helper() {
+    allows virt-aa-helper//parser "read:$PROFILES/TEMPLATE.qemu" "write:$POLICY/.replace" "write:$POLICY/.remove"
+    denies virt-aa-helper//parser "write:$PROFILES/libvirt-cages" "read:$IMAGES/cages.img"
+    denies_the_rest virt-aa-helper//parser
+}

@@ -1,0 +1,68 @@
+//! Tries what a tool must not do. In the guest it is put in the place of a tool, and so runs under the tool's
+//! own AppArmor profile; its arguments are attempts, and it prints for each whether the kernel let it.
+
+use std::error::Error;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+fn main() -> ExitCode {
+    let attempts: Vec<String> = std::env::args().skip(1).collect();
+    let mut rest = attempts.as_slice();
+    let mut denied = false;
+    while let [attempt, after @ ..] = rest {
+        rest = after;
+        let outcome = match try_one(attempt, after) {
+            Ok(()) => "ok".to_owned(),
+            Err(error) => {
+                denied = true;
+                error.to_string()
+            }
+        };
+        if writeln!(io::stdout(), "{attempt}: {outcome}").is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::from(u8::from(denied))
+}
+
+/// `VERB` or `VERB:OBJECT`; `after` is what a program that is executed is given.
+fn try_one(attempt: &str, after: &[String]) -> Result<(), Box<dyn Error>> {
+    let (verb, object) = attempt.split_once(':').unwrap_or((attempt, ""));
+    let process = || object.parse().map(Pid::from_raw);
+    match verb {
+        "read" => drop(File::open(object)?.read(&mut [0])?),
+        "list" => drop(std::fs::read_dir(object)?),
+        // Nothing is written, so that the attempt leaves what is there as it is.
+        "write" => drop(OpenOptions::new().append(true).create(true).open(object)?),
+        "exec" => return Err(Command::new(object).args(after).exec().into()),
+        "inet" => drop(UdpSocket::bind("127.0.0.1:0")?),
+        "unix" => drop(UnixDatagram::unbound()?),
+        "on-exec" => {
+            let mut attribute =
+                OpenOptions::new().write(true).open("/proc/thread-self/attr/apparmor/exec")?;
+            attribute.write_all(format!("exec {object}").as_bytes())?;
+        }
+        "trace" => {
+            ptrace::attach(process()?)?;
+            waitpid(process()?, None)?;
+            ptrace::detach(process()?, None)?;
+        }
+        "signal" => kill(process()?, Signal::SIGCONT)?,
+        "mount" => {
+            mount(Some("none"), Path::new(object), Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+        }
+        _ => return Err("no such attempt".into()),
+    }
+    Ok(())
+}
