@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that goes wrong")]
 
 mod contract;
+#[cfg(test)]
+mod documents;
 mod faults;
 mod many;
 mod names;

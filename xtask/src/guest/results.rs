@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! E2E-START name              a case begins
-//! E2E-LINE text               a line of a failed case's output, or of the demo
+//! E2E-LINE text               a line of a failed case's output, a figure, or of the demo
 //! E2E-CASE name ok|fail ms    a case has ended
 //! E2E-EXIT status             everything has ended; without it the guest died
 //! ```

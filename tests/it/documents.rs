@@ -1,0 +1,122 @@
+//! What the documents name exists: tests, and functions to review.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// The files below a directory with this extension.
+fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            found.extend(files(&path, extension));
+        } else if path.extension() == Some(extension.as_ref()) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// `crate::module::test` and `guest/file/case`.
+fn is_test(name: &str) -> bool {
+    (name.split("::").count() == 3 && !name.starts_with("crate::"))
+        || (name.starts_with("guest/") && name.split('/').count() == 3)
+}
+
+/// Whether there is such a test: in a module of that name, with the attribute.
+fn exists(name: &str) -> bool {
+    if let Some((_, case)) = name.split_once("guest/") {
+        let (file, case) = case.split_once('/').unwrap();
+        let is_of = |path: &PathBuf| path.file_stem().unwrap().to_string_lossy().get(3..) == Some(file);
+        return files(&root().join("tests/guest"), "sh")
+            .iter()
+            .any(|path| is_of(path) && read(path).contains(&format!("\ncase_{case}() {{\n")));
+    }
+    let parts: Vec<&str> = name.split("::").collect();
+    let (krate, module, test) = (parts[0], parts[1], parts[2]);
+    let dir = root().join(if krate == "aa-tests" { "tests" } else { krate });
+    dir.is_dir()
+        && files(&dir, "rs").iter().any(|path| {
+            let stems = path.iter().map(|part| part.to_string_lossy());
+            let mut stems =
+                stems.map(|part| part.trim_end_matches(".rs").trim_end_matches("_tests").to_owned());
+            let source = read(path);
+            stems.any(|stem| stem == module)
+                && source
+                    .split(&format!("fn {test}("))
+                    .take(source.matches(&format!("fn {test}(")).count())
+                    .any(|before| before.lines().rev().take(4).any(|line| line.trim() == "#[test]"))
+        })
+}
+
+#[test]
+fn each_named_test_exists() {
+    let mut total = 0;
+    for document in ["docs/security-tests.md", "SECURITY.md"] {
+        let text = read(document);
+        let names: Vec<&str> = quoted(&text).filter(|name| is_test(name)).collect();
+        let missing: Vec<&&str> = names.iter().filter(|name| !exists(name)).collect();
+        assert!(missing.is_empty(), "{document} names what is no test: {missing:?}");
+        total += names.len();
+    }
+    assert!(total > 100, "only {total} tests are named");
+    for row in read("docs/security-tests.md").lines().filter(|line| line.starts_with("| ")) {
+        let is_head = row.ends_with("| test |");
+        assert!(is_head || quoted(row).any(is_test), "no test: {row}");
+    }
+    // The check would see one that is not there, or that is there and no test.
+    for missing in [
+        "aa-render::faults::no_such_test",
+        "aa-load::lies::no_file_of_the_kernel_stays_open_over_exec",
+        "aa-render::faults::changes",
+        "guest/load/no_such_case",
+        "guest/lies/many_changes_by_eight_processes",
+    ] {
+        assert!(is_test(missing) && !exists(missing), "{missing}");
+    }
+}
+
+/// The lines of every function of that name, outside of tests.
+fn lines_of(text: &str, function: &str) -> usize {
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    let lines: Vec<&str> = code.lines().collect();
+    let begins = |line: &str| ["(", "<"].iter().any(|c| line.contains(&format!("fn {function}{c}")));
+    let starts = lines.iter().enumerate().filter(|(_, line)| begins(line));
+    starts
+        .map(|(at, line)| {
+            let end = format!("{}}}", " ".repeat(line.len() - line.trim_start().len()));
+            lines[at..].iter().position(|line| *line == end).map_or(0, |length| length + 1)
+        })
+        .sum()
+}
+
+#[test]
+fn each_function_to_review_exists() {
+    let text = read("docs/review.md");
+    let mut total = 0;
+    for row in text.lines().filter(|line| line.starts_with("| `")) {
+        let mut names = quoted(row);
+        let file = names.next().unwrap();
+        let source = read(file);
+        for function in names {
+            let lines = lines_of(&source, function);
+            assert!(lines > 0, "docs/review.md: {file} has no function {function}");
+            total += lines;
+        }
+    }
+    assert!((550..750).contains(&total), "it is {total} lines that are to be read");
+    assert_eq!(lines_of("fn a() {\n    1\n}\n#[cfg(test)]\nfn a() {\n}\n", "a"), 3);
+}
