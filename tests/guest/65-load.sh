@@ -60,7 +60,7 @@ remove_share() { every_eighth remove "$1"; }
 
 in_kernel() { sed -n 's/^\(libvirt-65000000-[0-9-]*\) (enforce)$/\1/p' /sys/kernel/security/apparmor/profiles | sort; }
 
-case_many_changes_by_eight_processes() {
+case_long_many_changes_by_eight_processes() {
     storm 240 40
 }
 

@@ -83,7 +83,7 @@ fn each_named_test_exists() {
         "aa-load::lies::no_file_of_the_kernel_stays_open_over_exec",
         "aa-render::faults::changes",
         "guest/load/no_such_case",
-        "guest/lies/many_changes_by_eight_processes",
+        "guest/lies/long_many_changes_by_eight_processes",
     ] {
         assert!(is_test(missing) && !exists(missing), "{missing}");
     }

@@ -178,10 +178,11 @@ pub fn in_each_call(fault: Fault, mut run: impl FnMut(Option<&str>) -> Run) -> u
     let calls = run(None).calls();
     let mut hits = 0;
     for (call, count) in calls {
+        let looks = LOOKING.contains(&call.as_str());
         let (skip, what) = match fault {
-            Fault::Signal(signal) => (LOOKING.contains(&call.as_str()), format!("signal={signal}")),
+            Fault::Signal(signal) => (looks, format!("signal={signal}")),
             // On Linux the descriptor is gone also where close(2) fails; strace would leave it open.
-            Fault::Error(error) => (call == "close", format!("error={error}")),
+            Fault::Error(error) => ((looks && call != "read") || call == "close", format!("error={error}")),
         };
         if skip || OWN.contains(&call.as_str()) {
             continue;
