@@ -99,8 +99,8 @@ case_a_folder_by_virtiofs() {
 }
 
 case_a_tpm() {
-    # As the package's installation leaves it.
-    install -d -o swtpm -g swtpm /var/lib/swtpm-localca
+    # As the packages' installation leaves it: libvirt runs swtpm as this user.
+    install -d -o tss -g tss /var/lib/swtpm-localca
     DEVICES="<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>" define_guest tpm
     trap 'cat /var/log/swtpm/libvirt/qemu/tpm-swtpm.log >&2' EXIT
     starts tpm
