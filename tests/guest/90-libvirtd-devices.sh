@@ -1,5 +1,6 @@
 # Devices that come to a running guest of libvirtd's, and go.
 case_timeout=300
+on_request=yes
 
 setup() {
     mkdir -p /srv

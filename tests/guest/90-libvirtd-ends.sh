@@ -1,5 +1,6 @@
 # How a guest of libvirtd's ends, and libvirtd itself: the profile is in force as long as the guest runs, and no longer.
 case_timeout=240
+on_request=yes
 
 setup() {
     start_libvirtd

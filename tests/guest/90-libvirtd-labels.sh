@@ -1,5 +1,6 @@
 # What libvirt documents: the tutorial of AppArmor's wiki, and the <seclabel> element.
 case_timeout=240
+on_request=yes
 
 setup() {
     start_libvirtd

@@ -1,5 +1,6 @@
 # Many guests of libvirtd's at once.
 case_timeout=600
+on_request=yes
 
 setup() {
     start_libvirtd

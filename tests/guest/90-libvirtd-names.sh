@@ -1,5 +1,6 @@
 # Guests of libvirtd's with hostile names: each starts confined, or is refused and leaves nothing in force.
 case_timeout=600
+on_request=yes
 
 setup() {
     start_libvirtd

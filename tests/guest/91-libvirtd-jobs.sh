@@ -1,6 +1,7 @@
 # What changes a running guest's files under libvirtd: snapshots, block jobs, backups, saving. After each, the guest
 # reaches what it has now, and no longer what only the job needed.
 case_timeout=240
+on_request=yes
 
 setup() {
     quick_parser

@@ -1,6 +1,7 @@
 # What saves time leaves the same policy in force: compared by the hash that the kernel publishes of it.
 
 case_timeout=120
+on_request=yes
 DROP_IN=/usr/lib/aa-svirt/bin/virt-aa-helper
 
 # hash_of PROFILE

@@ -1,5 +1,6 @@
 # What a guest of libvirtd's can be made of: it starts, and nothing is denied to it; what is not its own is.
 case_timeout=120
+on_request=yes
 
 setup() {
     quick_parser
