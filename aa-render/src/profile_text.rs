@@ -13,6 +13,9 @@ const MODES: [&str; 6] = ["enforce", "complain", "kill", "unconfined", "default_
 /// Those that do not enforce.
 const LAX_MODES: [&str; 4] = ["complain", "unconfined", "default_allow", "prompt"];
 
+/// What parts words.
+const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+
 /// Why a text is not one profile of the wanted name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{line}: {reason}")]
@@ -84,6 +87,9 @@ impl ProfileText {
                         close = Some(range.start);
                     }
                 }
+                Token::Include if found.is_some() && open.is_none() => {
+                    return Err(fail("an include between a profile's name and its block"));
+                }
                 Token::Comment | Token::Include => continue,
                 Token::Word if depth == 0 => {
                     let word = text.get(range.clone()).unwrap_or_default();
@@ -112,7 +118,7 @@ impl ProfileText {
             return Err(end("the profile has no block"));
         };
         let header = text.get(name.end..open).unwrap_or_default();
-        let flags = Flags::find(header, name.end).map_err(|(at, reason)| error_at(&text, at, reason))?;
+        let flags = Flags::read(header, name.end).map_err(|(at, reason)| error_at(&text, at, reason))?;
         Ok(Self { text, declaration, name, open, close, flags })
     }
 
@@ -182,61 +188,71 @@ impl ProfileText {
 
     fn with_space_after(&self, range: &Range<usize>) -> Range<usize> {
         let after = self.text.get(range.end..self.open).unwrap_or_default();
-        range.start..range.end + (after.len() - after.trim_start().len())
+        range.start..range.end + (after.len() - after.trim_start_matches(SPACE).len())
     }
 }
 
 impl Flags {
-    /// Finds the list in `header`, what stands between the profile's name and its block, which starts at `base`
-    /// of the text. Its keyword may be left out; `xattrs=(…)` is another list.
-    fn find(header: &str, base: usize) -> Result<Option<Self>, (usize, &'static str)> {
-        let bytes = header.as_bytes();
-        let end_of = |from: usize, ends: fn(u8) -> bool| {
-            bytes.iter().skip(from).position(|byte| ends(*byte)).map_or(header.len(), |length| from + length)
-        };
-        let mut found = None;
-        let mut at = 0;
-        while let Some(byte) = bytes.get(at) {
-            let before = header.get(..at).unwrap_or_default();
-            let starts_word = before.is_empty() || before.ends_with(|c: char| c.is_ascii_whitespace());
-            match byte {
-                b'\\' => at += 1,
-                b'"' => at = end_of(at + 1, |byte| byte == b'"'),
-                b'#' if starts_word => at = end_of(at, |byte| byte == b'\n'),
-                b'(' if starts_word || before.ends_with('=') => {
-                    let end = end_of(at + 1, |byte| b"()\"#{}".contains(&byte));
-                    if bytes.get(end) != Some(&b')') {
-                        return Err((base + at, "a list in front of the block is not closed"));
-                    }
-                    let before = before.trim_end();
-                    let start = match before.strip_suffix('=').map(str::trim_end) {
-                        None => Some(at),
-                        Some(word) => word
-                            .strip_suffix("flags")
-                            .filter(|rest| {
-                                rest.is_empty() || rest.ends_with(|c: char| c.is_ascii_whitespace())
-                            })
-                            .map(str::len),
-                    };
-                    if let Some(start) = start {
-                        let flags =
-                            Self { whole: base + start..base + end + 1, list: base + at + 1..base + end };
-                        if found.replace(flags).is_some() {
-                            return Err((base + at, "the flags are listed a second time"));
-                        }
-                    }
-                    at = end;
-                }
-                _ => {}
-            }
-            at += 1;
+    /// Reads `header`, what stands between the profile's name and its block, which starts at `base` of the text:
+    /// an attachment, `xattrs=(…)` and the flags, whose keyword may be left out, each if it is there and in this
+    /// order. What is more than that is refused, though the parser may know it.
+    fn read(header: &str, base: usize) -> Result<Option<Self>, (usize, &'static str)> {
+        let at = |rest: &str| base + header.len() - rest.len();
+        let mut rest = skip(header);
+        if rest.starts_with(['/', '@', '"']) {
+            rest = skip(after_attachment(rest).ok_or((at(rest), "the attachment is not understood"))?);
         }
-        Ok(found)
+        if let Some((_, after)) = list(rest, "xattrs") {
+            rest = skip(after);
+        }
+        let flags = list(rest, "flags").or_else(|| parenthesised(rest)).map(|(list, after)| {
+            let end = at(after);
+            let list = end - 1 - list.len()..end - 1;
+            let flags = Self { whole: at(rest)..end, list };
+            rest = skip(after);
+            flags
+        });
+        if !rest.is_empty() {
+            return Err((at(rest), "what stands in front of the block is not understood"));
+        }
+        Ok(flags)
     }
 }
 
+/// Past white space and comments.
+fn skip(text: &str) -> &str {
+    let mut rest = text.trim_start_matches(SPACE);
+    while rest.starts_with('#') {
+        rest = rest.find('\n').and_then(|end| rest.get(end..)).unwrap_or_default().trim_start_matches(SPACE);
+    }
+    rest
+}
+
+/// Past a quoted word, or past one without quotes and escapes.
+fn after_attachment(text: &str) -> Option<&str> {
+    if text.starts_with('"') {
+        let mut tokens = Tokens::new(text);
+        tokens.quoted().ok()?;
+        return text.get(tokens.at..);
+    }
+    let (word, rest) = text.split_at(text.find(SPACE).unwrap_or(text.len()));
+    (!word.contains(['"', '\\'])).then_some(rest)
+}
+
+/// What stands between the parentheses behind `keyword=`, and what follows them.
+fn list<'a>(text: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
+    let text = text.strip_prefix(keyword)?.trim_start_matches(SPACE).strip_prefix('=')?;
+    parenthesised(text.trim_start_matches(SPACE))
+}
+
+fn parenthesised(text: &str) -> Option<(&str, &str)> {
+    let text = text.strip_prefix('(')?;
+    let (list, rest) = text.split_at(text.find(['(', ')', '"', '\\', '#', '{', '}'])?);
+    rest.strip_prefix(')').map(|rest| (list, rest))
+}
+
 fn words(flags: &str) -> impl Iterator<Item = &str> {
-    flags.split([',', ' ', '\t', '\n']).filter(|word| !word.is_empty())
+    flags.split([',', ' ', '\t', '\r', '\n']).filter(|word| !word.is_empty())
 }
 
 fn error_at(text: &str, at: usize, reason: &'static str) -> TextError {
@@ -274,30 +290,28 @@ impl<'a> Tokens<'a> {
             .is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\t' | b'<' | b'"')))
     }
 
-    /// Past the quote that closes the one here.
+    /// Past the quote that closes the one here: the first without a backslash in front, whatever is in front of that.
     fn quoted(&mut self) -> Result<(), (usize, &'static str)> {
         let start = self.at;
-        self.at += 1;
+        let mut escaped = true;
         while let Some(byte) = self.peek() {
-            self.at += if byte == b'\\' { 2 } else { 1 };
-            if byte == b'"' {
+            self.at += 1;
+            if byte == b'"' && !escaped {
                 return Ok(());
             }
+            escaped = byte == b'\\';
         }
         Err((start, "a quote is not closed"))
     }
 
-    /// Past a word: braces in it are alternations; a comma or `)` outside of them ends it.
+    /// Past a word: braces in it are alternations; a quoted string, and a comma or `)` outside of braces, ends it.
     fn word(&mut self) -> Result<(), (usize, &'static str)> {
         let mut depth = 0usize;
         while let Some(byte) = self.peek() {
             match byte {
-                b' ' | b'\t' | b'\r' | b'\n' => return Ok(()),
-                b'"' => {
-                    self.quoted()?;
-                    continue;
-                }
-                b'\\' => self.at += 1,
+                _ if SPACE.contains(&char::from(byte)) => return Ok(()),
+                b'"' => return self.quoted(),
+                b'\\' if self.bytes.get(self.at + 1) != Some(&b'\n') => self.at += 1,
                 b'{' => depth += 1,
                 b'}' if depth == 0 => return Ok(()),
                 b'}' => depth -= 1,
@@ -317,7 +331,7 @@ impl Iterator for Tokens<'_> {
     type Item = Result<(Token, Range<usize>), (usize, &'static str)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
+        while self.peek().is_some_and(|byte| SPACE.contains(&char::from(byte))) {
             self.at += 1;
         }
         let start = self.at;
@@ -384,6 +398,16 @@ mod tests {
             ("profile X flags=(a (b)) {\n}", 1),
             ("profile X flags=(a) (complain) {\n}", 1),
             ("profile X flags=(a{)}) {\n}", 1),
+            ("profile X flags=(a, # b\n) {\n}", 1),
+            ("profile X flags=(\"complain\") {\n}", 1),
+            ("profile X flags (complain) {\n}", 1),
+            ("profile X\nflags=(a) xattrs=(a=b) {\n}", 2),
+            ("profile X\nattached {\n}", 2),
+            ("profile X -> Y {\n}", 1),
+            ("profile X\n/a\" (complain) \" {\n}", 2),
+            ("profile X \"/a\\\\\" {\n}", 1),
+            ("profile X\n#include <flags>\n{\n}", 2),
+            ("profile X flags=(a)#\"\n\" {\n}", 2),
         ] {
             assert_eq!(ProfileText::parse(text, "X").unwrap_err().line, line, "{text}");
         }
@@ -417,9 +441,31 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_a_word_of_their_own() {
-        let close = ProfileText::parse("profile X xattrs=(a=b){\n}", "X").unwrap();
-        assert_eq!(close.with_mode(Mode::Complain), "profile X xattrs=(a=b) flags=(complain) {\n}");
+    fn what_stands_close_together_is_told_apart() {
+        for (given, complain) in [
+            ("profile X xattrs=(a=b){\n}", "profile X xattrs=(a=b) flags=(complain) {\n}"),
+            ("profile \"X\"(audit){\n}", "profile \"X\"(audit, complain){\n}"),
+            // A comment begins where a list or a quoted string ends; in another word its sign is a letter.
+            ("profile X xattrs=(a=b)#\"(\n{\n}", "profile X xattrs=(a=b)#\"(\nflags=(complain) {\n}"),
+            ("profile X (audit)#\"(\n{\n}", "profile X (audit, complain)#\"(\n{\n}"),
+            ("profile X \"/a\"#(complain)\n{\n}", "profile X \"/a\"#(complain)\nflags=(complain) {\n}"),
+            ("profile X /a# (audit) {\n}", "profile X /a# (audit, complain) {\n}"),
+            // A backslash escapes a quote, whatever stands before it.
+            (r#"profile X "/a\\" (complain)" {}"#, r#"profile X "/a\\" (complain)" flags=(complain) {}"#),
+        ] {
+            let profile = ProfileText::parse(given, "X").unwrap();
+            assert_eq!(
+                (profile.mode(), profile.with_mode(Mode::Complain).as_str()),
+                (Mode::Enforce, complain)
+            );
+        }
+    }
+
+    #[test]
+    fn a_block_may_follow_a_quoted_name_at_once() {
+        let text = "profile X {\n  profile \"s\"{ file, }\n}";
+        let made = ProfileText::parse(text, "X").unwrap().instantiate("X", "  NEW,\n");
+        assert_eq!(made, "profile X {\n  profile \"s\"{ file, }\n  NEW,\n}");
     }
 
     #[test]

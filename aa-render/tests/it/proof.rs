@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use aa_contract::{LiteralPath, Rule};
+use aa_contract::{LiteralPath, Mode, Rule};
+use aa_render::profile_text::ProfileText;
 use aa_tests::compiled::{FileDfa, READ, WRITE, compile, compile_text};
+use aa_tests::numbers::Numbers;
 use proptest::prelude::*;
 
 use crate::support::{PROFILE, Place, record, rule, run};
@@ -217,4 +219,92 @@ fn one_profile(blob: &[u8], paths: &[String]) {
         return;
     }
     same(&FileDfa::of(blob), paths);
+}
+
+/// The mode of the first profile: its flags in the tagged stream are three numbers, of which it is the second.
+fn compiled_mode(blob: &[u8]) -> Mode {
+    let start = b"flags\0\x07";
+    let at = blob.windows(start.len()).position(|window| window == start).unwrap() + start.len();
+    match blob[at + 6] {
+        0 | 2 => Mode::Enforce,
+        _ => Mode::Complain,
+    }
+}
+
+/// Where aa-render takes a text, the parser finds the same mode and the same end of the profile in it, also after a change.
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_profile_is_read_as_the_parser_reads_it() {
+    const GAPS: [&str; 6] = [" ", " ", "", "\n", " # (complain) {\n", "#\" {\n"];
+    const HEADER: [&[&str]; 3] = [
+        &[
+            "",
+            "",
+            "/a",
+            "\"/a b\"",
+            "\"/a\\\\\" b\"",
+            "\"/a\\\" flags=(complain) {\"",
+            "/a)#\"",
+            "/a{b,c}",
+            "/a(complain)",
+        ],
+        &["", "", "xattrs=(user.a=b)", "xattrs = (user.a=\"b\")"],
+        &[
+            "",
+            "flags=(complain)",
+            "flags = ( audit , complain )",
+            "(complain)",
+            "(audit)",
+            "flags=(kill attach_disconnected)",
+            "flags=(unconfined)",
+            "flags=(\"complain\")",
+            "flags=(audit,#\n complain)",
+            "#include <abstractions/X>\n",
+        ],
+    ];
+    const BODY: [&str; 15] = [
+        "/b{c,d} r,",
+        "\"/b }\" r,",
+        "\"/b\\\" }\" r,",
+        "\"/b\\\\\" }\" r,",
+        "/b} r,",
+        "/b,}c r,",
+        "/b\\} r,",
+        "/b\\\n",
+        "/b)#} r,",
+        "# }\n",
+        "file,#}\n",
+        "profile \"s\"{ capability, }",
+        "^s { capability, }",
+        "signal (send),",
+        "\n",
+    ];
+    let mut numbers = Numbers::new(0x9e37_79b9_7f4a_7c15);
+    let mut taken = [0; 2];
+    for _ in 0..1_200 {
+        let mut text = String::from("profile X");
+        for pieces in HEADER {
+            text.push_str(numbers.one(&GAPS).unwrap());
+            text.push_str(numbers.one(pieces).unwrap());
+        }
+        text.push_str(numbers.one(&GAPS).unwrap());
+        text.push('{');
+        for _ in 0..numbers.below(4) {
+            text.push_str([" ", "", "\n"][numbers.below(3)]);
+            text.push_str(numbers.one(&BODY).unwrap());
+        }
+        text.push_str([" }", "}", "\n}\n"][numbers.below(3)]);
+        let Ok(profile) = ProfileText::parse(text.as_str(), "X") else { continue };
+        let Ok(blob) = compile_text(&text) else { continue };
+        taken[usize::from(profile.mode() == Mode::Complain)] += 1;
+        assert_eq!(compiled_mode(&blob), profile.mode(), "{text}");
+        for mode in [Mode::Complain, Mode::Enforce] {
+            let changed = profile.with_mode(mode);
+            assert_eq!(compiled_mode(&compile_text(&changed).expect(&changed)), mode, "{text}\n{changed}");
+        }
+        let added = profile.instantiate("X", "  \"/added\" r,\n");
+        let file = FileDfa::of(&compile_text(&added).expect(&added));
+        assert_eq!(file.access(b"/added") & READ, READ, "{text}\n{added}");
+    }
+    assert!(taken.iter().all(|count| *count > 50), "{taken:?}");
 }
