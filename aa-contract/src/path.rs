@@ -11,7 +11,7 @@ use crate::text::Printable;
 
 /// Longest path or pattern accepted, in bytes. Linux takes paths of up to 4,095 bytes
 /// (`PATH_MAX` less the terminator, `path_resolution(7)`); a literal pattern may be four times that.
-const MAX_PATH: usize = 4095;
+pub const MAX_PATH: usize = 4095;
 const MAX_GLOB: usize = 4 * MAX_PATH;
 
 /// Why a path or a pattern was refused.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use aa_contract::path::{MAX_PATH, PathError};
 use aa_contract::{
     Access, Derived, Domain, Feature, Glob, LiteralPath, Note, NoteKind, Origin, Rule, RuleSet, Target,
 };
@@ -99,10 +100,8 @@ impl<'a> Deriver<'a> {
 
     fn follow(&self, what: &'static str, path: &str) -> Result<Resolved, Refusal> {
         // Trailing and doubled slashes and dot components are the same file to the kernel.
-        if !path.starts_with('/') || path.contains('\0') {
-            let error = LiteralPath::new(path)
-                .err()
-                .unwrap_or(aa_contract::path::PathError::Relative(path.to_owned()));
+        if !path.starts_with('/') || path.contains('\0') || path.len() > MAX_PATH {
+            let error = LiteralPath::new(path).err().unwrap_or(PathError::Relative(path.to_owned()));
             return Err(Refusal::Path { what, error });
         }
         self.host.resolve(path).map_err(|error| Refusal::Unresolvable {

@@ -7,6 +7,8 @@ use std::{fs, io};
 
 use std::os::unix::fs::FileTypeExt;
 
+use aa_contract::path::{MAX_PATH, PathError};
+
 use crate::image;
 
 /// How many symbolic links one path may go through, as in the kernel (`path_resolution(7)`).
@@ -42,7 +44,7 @@ pub trait Host: std::fmt::Debug {
     /// Follows the symbolic links of an absolute path as far as it exists.
     ///
     /// # Errors
-    /// Too many links, or a name that is not UTF-8.
+    /// Too many links, a name that is not UTF-8, or a path that is longer than Linux takes.
     fn resolve(&self, path: &str) -> io::Result<Resolved>;
 
     /// Names in a directory, sorted; empty if it cannot be read.
@@ -82,6 +84,11 @@ impl Files {
 
 impl Host for Files {
     fn resolve(&self, path: &str) -> io::Result<Resolved> {
+        let fits = |path: &str| match path.len() {
+            0..=MAX_PATH => Ok(()),
+            length => Err(io::Error::other(PathError::TooLong(length))),
+        };
+        fits(path)?;
         let mut done = String::new();
         let mut rest: Vec<String> = parts(Path::new(path))?;
         let mut links = 0;
@@ -95,6 +102,7 @@ impl Host for Files {
                 continue;
             }
             let next = format!("{done}/{part}");
+            fits(&next)?;
             let metadata = if exists {
                 fs::symlink_metadata(self.outside(&next))
             } else {
@@ -208,7 +216,12 @@ mod tests {
         assert_eq!(resolve("/nonexist/../etc/shadow"), Ok(("/etc/shadow".into(), Kind::Missing)));
         assert_eq!(resolve("/.."), Ok(("/".into(), Kind::Directory)));
         assert!(resolve("/srv/loop").is_err());
+        assert!(resolve(&format!("/srv{}", "/a".repeat(2045))).is_ok());
+        assert!(resolve(&format!("/srv{}", "/a".repeat(2046))).is_err());
+        symlink(format!("/srv/real{}", "/b".repeat(1000)), root.join("srv/long")).unwrap();
+        assert!(resolve(&format!("/srv/long{}", "/a".repeat(1000))).is_ok());
+        assert!(resolve(&format!("/srv/long{}", "/a".repeat(1100))).is_err());
         assert_eq!(host.text("/images/a").as_deref(), Some("text"));
-        assert_eq!(host.entries("/srv"), ["dangling", "loop", "real", "up"]);
+        assert_eq!(host.entries("/srv"), ["dangling", "long", "loop", "real", "up"]);
     }
 }

@@ -4,6 +4,7 @@
 //! illegal characters and more; here each of these is an error with line and column. Text that
 //! entities or CDATA split comes back whole. There is no input or output here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use aa_contract::text::Printable;
@@ -16,6 +17,8 @@ use thiserror::Error;
 pub const MAX_BYTES: usize = 10 * 1024 * 1024;
 /// Deepest nesting: room for a backing chain of 200 written out in full.
 const MAX_DEPTH: usize = 1024;
+/// Most attributes of one element: each is compared with those before it.
+const MAX_ATTRIBUTES: usize = 256;
 
 /// The namespace of libvirt's QEMU pass-through elements (libvirt: `drvqemu`, «Pass-through of arbitrary QEMU commands»).
 const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
@@ -79,10 +82,12 @@ pub enum XmlErrorKind {
     DuplicateAttribute(String),
     #[error("elements are nested deeper than {MAX_DEPTH}")]
     TooDeep,
+    #[error("an element has more than {MAX_ATTRIBUTES} attributes")]
+    TooManyAttributes,
 }
 
 /// The namespaces that are told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Namespace {
     None,
     Qemu,
@@ -271,12 +276,19 @@ impl Cursor {
     }
 }
 
+/// An element that is not closed yet.
+struct Open<'i> {
+    id: usize,
+    /// How many children of each name it has so far.
+    counts: BTreeMap<(Namespace, &'i str), u32>,
+}
+
 struct Builder<'i> {
     text: &'i str,
     reader: NsReader<&'i [u8]>,
     cursor: Cursor,
     elements: Vec<Data<'i>>,
-    open: Vec<usize>,
+    open: Vec<Open<'i>>,
     root_closed: bool,
 }
 
@@ -384,8 +396,8 @@ impl<'i> Builder<'i> {
                 Event::Eof => break,
             }
         }
-        if let Some(&id) = self.open.last() {
-            let name = self.elements.get(id).map_or("", |data| data.name).to_owned();
+        if let Some(open) = self.open.last() {
+            let name = self.elements.get(open.id).map_or("", |data| data.name).to_owned();
             return self.fail(XmlErrorKind::Truncated(name));
         }
         if self.elements.is_empty() {
@@ -410,18 +422,13 @@ impl<'i> Builder<'i> {
         self.check_name(full)?;
         let attributes = self.attributes(tag, first + full.len())?;
         let name = full.rsplit_once(':').map_or(full, |(_, local)| local);
-        let parent = self.open.last().copied();
+        let parent = self.open.last().map(|open| open.id);
         let id = self.elements.len();
         let mut index = 1;
-        if let Some(parent) = parent {
-            let siblings = self.elements.get(parent).map_or(&[][..], |data| &data.children);
-            // Only as far back as the last sibling of the name: a thousand disks stay linear.
-            index += siblings
-                .iter()
-                .rev()
-                .filter_map(|&sibling| self.elements.get(sibling))
-                .find(|data| data.name == name && data.namespace == namespace)
-                .map_or(0, |data| data.index);
+        if let Some(open) = self.open.last_mut() {
+            let count = open.counts.entry((namespace, name)).or_default();
+            *count = count.saturating_add(1);
+            index = *count;
         }
         self.elements.push(Data {
             name,
@@ -436,7 +443,7 @@ impl<'i> Builder<'i> {
         if let Some(data) = parent.and_then(|parent| self.elements.get_mut(parent)) {
             data.children.push(id);
         }
-        self.open.push(id);
+        self.open.push(Open { id, counts: BTreeMap::new() });
         Ok(())
     }
 
@@ -446,7 +453,7 @@ impl<'i> Builder<'i> {
     }
 
     fn push_text(&mut self, piece: &str) -> Result<(), XmlError> {
-        match self.open.last().and_then(|&id| self.elements.get_mut(id)) {
+        match self.open.last().and_then(|open| self.elements.get_mut(open.id)) {
             Some(data) => data.text.push_str(piece),
             None if piece.chars().all(|c| matches!(c, ' ' | '\t' | '\r' | '\n')) => {}
             None => return self.fail(XmlErrorKind::StrayText),
@@ -463,6 +470,9 @@ impl<'i> Builder<'i> {
         let mut seen = Vec::new();
         for attribute in tag.attributes().with_checks(false) {
             let attribute = attribute.or_else(|error| self.syntax(error))?;
+            if seen.len() == MAX_ATTRIBUTES {
+                return self.fail(XmlErrorKind::TooManyAttributes);
+            }
             let key = attribute.key.0;
             self.check_name(key)?;
             if attribute.value.contains('<') {
@@ -652,6 +662,25 @@ mod tests {
         assert_eq!(Document::parse(b"<a>\xff</a>").unwrap_err().kind, K::NotUtf8);
         assert_eq!(error(&format!("{}{}", "<a>".repeat(100_000), "</a>".repeat(100_000))).kind, K::TooDeep);
         assert_eq!(error(&" ".repeat(50_000_000)).kind, K::TooLarge);
+    }
+
+    /// With a comparison of each with each, the second would take minutes.
+    #[test]
+    fn many_attributes_are_refused_and_many_siblings_counted() {
+        let element = |count: usize| {
+            let attributes: Vec<String> = (0..count).map(|number| format!("a{number}='x'")).collect();
+            format!("<a {}/>", attributes.join(" "))
+        };
+        let most = element(MAX_ATTRIBUTES);
+        assert_eq!(Document::parse(most.as_bytes()).unwrap().root().attr("a255"), Some("x"));
+        assert_eq!(error(&element(MAX_ATTRIBUTES + 1)).kind, XmlErrorKind::TooManyAttributes);
+
+        let siblings: Vec<String> = (0..100_000).map(|number| format!("<a{number}/><b/>")).collect();
+        let text = format!("<domain>{}</domain>", siblings.concat());
+        let document = Document::parse(text.as_bytes()).unwrap();
+        let last: Vec<String> =
+            document.root().elements().skip(199_998).map(|element| element.path()).collect();
+        assert_eq!(last, ["a99999", "b[100000]"]);
     }
 
     /// The same tree as roxmltree sees: names, attributes, text.
