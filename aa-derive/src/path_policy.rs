@@ -107,13 +107,14 @@ impl Owner<'_> {
         let Some((digits, name)) = numbered else { return component == self.name };
         let cut: String = self.name.chars().take(20).collect();
         // A guest that is called as another one's directory does not own it.
-        if name != cut {
-            return false;
-        }
-        // Without an id, a name that was cut could be another guest's.
+        let Some(behind) = name.strip_prefix(cut.as_str()) else { return false };
+        let number = format!("{sign}{digits}");
         match self.id {
-            Some(id) => format!("{sign}{digits}") == id.to_string(),
-            None => cut == self.name || format!("{sign}{digits}") == "-1",
+            // Two guests that run have two ids, so that whatever is behind the name is this guest's.
+            Some(id) if id >= 0 => number == id.to_string() && (behind.is_empty() || behind.starts_with('-')),
+            Some(id) => number == id.to_string() && behind.is_empty(),
+            // Without an id, a name that was cut could be another guest's.
+            None => behind.is_empty() && (cut == self.name || number == "-1"),
         }
     }
 }
@@ -239,6 +240,14 @@ mod tests {
             "/lost+found/x",
             "/dev/mem",
             "/run/libvirt/libvirt-sock",
+            "/run/libvirt/virtqemud-sock",
+            "/run/libvirt/virtlogd-admin-sock",
+            "/run/libvirt/common/system.token",
+            "/run/libvirt/network/default.xml",
+            "/run/libvirt/qemu/guest.xml",
+            "/run/libvirt",
+            "/var/cache/aa-svirt/x",
+            "/var/cache/apparmor/x",
             "/run/libvirt/qemu/driver.pid",
         ] {
             assert!(policy.check(refused, Want::Read, OWNER).is_err(), "{refused}");
@@ -294,6 +303,25 @@ mod tests {
             "channel/target/domain-8-guest/a",
         ] {
             assert!(policy.check(&format!("{lib}/{other}"), Want::Read, OWNER).is_err(), "{other}");
+        }
+        let run = "/run/libvirt/qemu";
+        for own in ["channel/7-guest/agent", "dbus/7-guest-dbus.sock", "swtpm/7-guest-swtpm.sock"] {
+            assert!(policy.check(&format!("{run}/{own}"), Want::Write, OWNER).is_ok(), "{own}");
+        }
+        let stopped = [Owner { id: None, name: "guest" }, Owner { id: Some(-1), name: "guest" }];
+        for other in [
+            "dbus/8-guest-dbus.sock",
+            "dbus/7-guest2-dbus.sock",
+            "swtpm/7-swtpm.sock",
+            "dbus/guest-dbus.sock",
+        ] {
+            assert!(policy.check(&format!("{run}/{other}"), Want::Read, OWNER).is_err(), "{other}");
+        }
+        // Behind the name of a guest that does not run there could be more of another's name.
+        for owner in stopped {
+            for other in ["dbus/7-guest-dbus.sock", "dbus/-1-guest-dbus.sock"] {
+                assert!(policy.check(&format!("{run}/{other}"), Want::Read, owner).is_err(), "{other}");
+            }
         }
         // A guest cannot take another's directory by what it is called.
         let crafty = Owner { id: Some(9), name: "7-victim" };

@@ -27,7 +27,7 @@ fn root() -> PathBuf {
 }
 
 /// What no definition may reach, but for that of the guest `neighbour` with id 42 or none.
-const OUT_OF_REACH: [&str; 19] = [
+const OUT_OF_REACH: [&str; 26] = [
     "/",
     "/bin/sh",
     "/dev/mem",
@@ -41,6 +41,13 @@ const OUT_OF_REACH: [&str; 19] = [
     "/usr/lib/x86_64-linux-gnu/libc.so.6",
     "/run/libvirt/libvirt-sock",
     "/run/libvirt/virtlogd-sock",
+    "/run/libvirt/virtqemud-sock",
+    "/run/libvirt/common/system.token",
+    "/run/libvirt/network/default.xml",
+    "/run/libvirt/qemu/neighbour.xml",
+    "/run/libvirt/qemu/dbus/42-neighbour-dbus.sock",
+    "/run/libvirt/qemu/swtpm/42-neighbour-swtpm.sock",
+    "/var/cache/aa-svirt/libvirt-a22e3930-d87a-584e-22b2-1d8950212bac",
     "/run/libvirt/qemu/driver.pid",
     "/run/libvirt/qemu/channel/42-neighbour/agent",
     "/var/lib/libvirt/qemu/channel/target/domain-42-neighbour/agent",
