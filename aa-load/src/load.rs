@@ -314,20 +314,7 @@ impl Loader {
 
     /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone.
     fn policy(&self, profile: &Profile) -> Result<Vec<u8>, Error> {
-        let profile = &Profile { name: profile.name, file: absolute(&profile.file)? };
-        let read = |source| Error::Read { path: profile.file.clone(), source };
-        let metadata = std::fs::metadata(&profile.file).map_err(read)?;
-        // A file of another kind would be waited for, or has no end.
-        if !metadata.is_file() {
-            return Err(read(std::io::Error::other("not a regular file")));
-        }
-        // Whoever can write a profile decides what its guest may do.
-        for path in [Some(profile.file.as_path()), profile.file.parent()].into_iter().flatten() {
-            let fail = |source| Error::Read { path: path.to_owned(), source };
-            if let Some(problem) = others_may_write(&std::fs::metadata(path).map_err(fail)?) {
-                return Err(fail(std::io::Error::new(std::io::ErrorKind::PermissionDenied, problem)));
-            }
-        }
+        let profile = &Profile { name: profile.name, file: trusted(&profile.file)? };
         if let Some(base_name) = profile.file.file_name() {
             let link = self.options.base.join("disable").join(base_name);
             if link.symlink_metadata().is_ok() {
@@ -388,14 +375,35 @@ impl Loader {
     }
 }
 
-/// Why somebody else than root and this user may write a file or into a directory; nothing if nobody may.
-fn others_may_write(metadata: &std::fs::Metadata) -> Option<&'static str> {
+/// Where a profile's file is once its links are followed: a place where nobody else can change it or put another.
+/// Whoever can decides what the guest may do.
+fn trusted(path: &Path) -> Result<PathBuf, Error> {
+    let read = |path: &Path, source| Error::Read { path: path.to_owned(), source };
+    let file = path.canonicalize().map_err(|source| read(path, source))?;
+    for (above, path) in file.ancestors().enumerate() {
+        let metadata = std::fs::metadata(path).map_err(|source| read(path, source))?;
+        // A file of another kind would be waited for, or has no end.
+        if above == 0 && !metadata.is_file() {
+            return Err(read(path, std::io::Error::other("not a regular file")));
+        }
+        // Further up, what is already in a sticky directory stays where it is.
+        let is_kept = above > 1 && metadata.mode() & 0o1000 != 0;
+        if let Some(problem) = others_may_write(&metadata, is_kept) {
+            return Err(read(path, std::io::Error::new(std::io::ErrorKind::PermissionDenied, problem)));
+        }
+    }
+    Ok(file)
+}
+
+/// Why somebody else than root and this user may write a file, or into a directory unless what is in it `is_kept`;
+/// nothing if nobody may.
+fn others_may_write(metadata: &std::fs::Metadata, is_kept: bool) -> Option<&'static str> {
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     if ![0, uid].contains(&metadata.uid()) {
         Some("another user owns it")
-    } else if metadata.mode() & 0o002 != 0 {
+    } else if metadata.mode() & 0o002 != 0 && !is_kept {
         Some("everybody may write to it (chmod o-w)")
-    } else if metadata.mode() & 0o020 != 0 && ![0, gid].contains(&metadata.gid()) {
+    } else if metadata.mode() & 0o020 != 0 && !is_kept && ![0, gid].contains(&metadata.gid()) {
         Some("a group of other users may write to it (chmod g-w)")
     } else {
         None

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::process::Stdio;
 
 use aa_tests::strace::{self, Fault, Run, in_each_call};
@@ -213,8 +214,7 @@ fn no_file_of_the_kernel_stays_open_over_exec() {
 fn a_profile_that_others_can_write_is_not_loaded() {
     let host = Host::new();
     let file = host.at("d").join(NAME);
-    let mode =
-        |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let refused = |why: &str| {
         for args in [&[NAME][..], &["add", NAME], &["--direct", NAME]] {
             host.expect(args, "", 1, &[], &[why], "");
@@ -227,13 +227,21 @@ fn a_profile_that_others_can_write_is_not_loaded() {
     mode(&host.at("d"), 0o1777);
     refused("everybody may write to it");
     mode(&host.at("d"), 0o755);
-    // A link counts as what it leads to.
-    fs::rename(&file, host.at("elsewhere")).unwrap();
-    symlink(host.at("elsewhere"), &file).unwrap();
-    mode(&host.at("elsewhere"), 0o666);
+    // A link counts as what it leads to, and is followed once: the parser gets what was looked at.
+    let elsewhere = host.at("elsewhere/deep").join(NAME);
+    fs::create_dir_all(elsewhere.parent().unwrap()).unwrap();
+    fs::rename(&file, &elsewhere).unwrap();
+    symlink(&elsewhere, &file).unwrap();
+    mode(&elsewhere, 0o666);
     refused("everybody may write to it");
-    mode(&host.at("elsewhere"), 0o644);
+    mode(&elsewhere, 0o644);
+    // Who may write further up can put another directory in the place of this one, unless that is sticky.
+    mode(&host.at("elsewhere"), 0o777);
+    refused("everybody may write to it");
+    mode(&host.at("elsewhere"), 0o1777);
     host.expect(&[NAME], "", 0, &["added"], &[], "compile load");
+    let seen = fs::read_to_string(host.at("file-seen")).unwrap();
+    assert_eq!(Path::new(seen.trim_end()), elsewhere.canonicalize().unwrap());
 }
 
 #[test]
@@ -241,6 +249,9 @@ fn a_profile_that_others_can_write_is_not_loaded() {
 fn a_profile_of_another_user_is_not_loaded() {
     let host = Host::new();
     let file = host.at("d").join(NAME);
+    chown(host.dir.path(), Some(1000), None).unwrap();
+    host.expect(&[NAME], "", 1, &[], &["another user owns it"], "");
+    chown(host.dir.path(), Some(0), None).unwrap();
     for (path, back) in [(file.clone(), 0o644), (host.at("d"), 0o755)] {
         chown(&path, Some(1000), None).unwrap();
         host.expect(&[NAME], "", 1, &[], &["another user owns it"], "");

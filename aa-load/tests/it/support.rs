@@ -18,6 +18,7 @@ case " $* " in
 *" -S "*)
     echo compile >> "$here/log"
     cat > "$here/features-seen"
+    echo "$last" > "$here/file-seen"
     if grep -q refuse-me "$last"; then
         echo "AppArmor parser error for $last in profile $last at line 3: syntax error" >&2; exit 1
     fi
