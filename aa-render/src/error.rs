@@ -39,6 +39,9 @@ pub enum Error {
         /// What it is.
         reason: &'static str,
     },
+    /// A file that could not be read again.
+    #[error("{}: it would be larger than 10 MiB", Printable(&.0.to_string_lossy()))]
+    TooLarge(PathBuf),
     /// The template directory was given and has no such template.
     #[error("{}: no such template", Printable(&.0.to_string_lossy()))]
     NoTemplate(PathBuf),
@@ -97,7 +100,8 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Io { .. } | Self::Directory { .. } | Self::File { .. } | Self::NoTemplate(_) => Exit::Host,
-            Self::Template { .. }
+            Self::TooLarge(_)
+            | Self::Template { .. }
             | Self::Base { .. }
             | Self::Rules { .. }
             | Self::Grants { .. }

@@ -22,7 +22,7 @@ use crate::layout::{Layout, Part, file_name};
 /// One file for the locks of all profiles: each locks the byte that its UUID stands for, so no file
 /// per guest is left behind. The parser skips names that start with a dot.
 const LOCK_FILE: &str = ".aa-render.lock";
-/// Largest file that is read, in bytes: the limit of libvirt's helper.
+/// Largest file that is read, and so written, in bytes: the limit of libvirt's helper.
 const MAX_FILE: u64 = 10 * 1024 * 1024;
 /// Mode of every file written: policy is public.
 const FILE_MODE: u32 = 0o644;
@@ -196,9 +196,12 @@ impl Locked<'_> {
     /// With the two exchanged, it takes a change back.
     ///
     /// # Errors
-    /// [`Error::Io`]: a file could not be written. The files hold what they held, unless putting them
-    /// back failed as well.
+    /// [`Error::TooLarge`]; or [`Error::Io`]: a file could not be written. The files hold what they held, unless
+    /// putting them back failed as well.
     pub fn write(&self, old: &Contents, new: &Contents) -> Result<(), Error> {
+        if let Some((part, _)) = changes(old, new).find(|(_, text)| text.is_some_and(is_too_large)) {
+            return Err(Error::TooLarge(self.store.path.join(file_name(self.profile, part))));
+        }
         self.remove_leftovers();
         let result = self.prepare(old, new).and_then(|()| {
             self.commit(old, new).inspect_err(|_| {
@@ -287,6 +290,11 @@ impl Sync {
             other => other,
         }
     }
+}
+
+/// Whether a text is more than what is read.
+fn is_too_large(text: &str) -> bool {
+    text.len() as u64 > MAX_FILE
 }
 
 /// The parts that differ, with the text that is to be.

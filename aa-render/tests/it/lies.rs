@@ -35,6 +35,26 @@ fn a_link_in_the_place_of_a_temporary_file_is_not_written_through() {
     assert!(!place.file(".files").exists() && !place.file("").exists());
 }
 
+/// What is written can be read again: a guest with ever so many disks is refused and not locked out.
+#[test]
+fn more_rules_than_a_file_may_hold_are_refused() {
+    let place = Place::new();
+    let rules = |count: usize| {
+        // One byte of a path is four in the file.
+        let long = format!("/{}", "#".repeat(250)).repeat(15);
+        let rules: Vec<String> = (0..count).map(|number| rule(&format!("/{number}{long}"), "rw")).collect();
+        record(&rules.join(","))
+    };
+    for (count, status) in [(690, 0), (690, 0), (700, 1), (690, 0)] {
+        let (got, _, err) = place.run(&[], &rules(count));
+        assert_eq!((got, err.contains("it would be larger than 10 MiB")), (status, status == 1), "{err}");
+        assert_eq!(place.text(".files").lines().filter(|line| line.contains('#')).count(), 1);
+        assert_eq!(place.text(".files").lines().filter(|line| line.contains("\\043")).count(), 690);
+    }
+    let (status, _, _) = place.run(&["--append"], &record(&rule("/own", "rw")));
+    assert_eq!(status, 0);
+}
+
 #[test]
 fn a_directory_in_which_others_can_make_files_is_refused() {
     let place = Place::new();
