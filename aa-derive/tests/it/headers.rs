@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use aa_contract::NoteKind;
+use aa_derive::Options;
 
 use crate::common::{derive_with, domain, options, rules};
 
@@ -90,6 +91,31 @@ fn w42_a_header_reaches_nothing_restricted_and_no_pattern() {
     }
     let root = host(&[("/srv/top", qcow2(Some(("/srv/*", Some("raw"))), None))]);
     assert_eq!(rules(&disk("qcow2", root.path()).unwrap()), ["rk /srv/*", "rwk /srv/top"]);
+}
+
+/// Whoever may upload an image chooses what its header names, also as a place for the guest's own data.
+#[test]
+fn an_uploaded_image_reaches_no_file_of_the_host() {
+    let vmdk = |extent: &str| {
+        format!("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 8 FLAT \"{extent}\" 0\n")
+            .into_bytes()
+    };
+    for restricted in ["/etc/passwd", "../etc/shadow", "/dev/mem", "/run/libvirt/virtqemud-sock"] {
+        for (format, image) in [("qcow2", qcow2(None, Some(restricted))), ("vmdk", vmdk(restricted))] {
+            let root = host(&[("/srv/top", image)]);
+            assert!(disk(format, root.path()).is_err(), "{format} {restricted}");
+        }
+    }
+    for (format, image) in [("qcow2", qcow2(None, Some("/srv/data"))), ("vmdk", vmdk("/srv/data"))] {
+        let root = host(&[("/srv/top", image), ("/srv/data", Vec::new())]);
+        assert_eq!(rules(&disk(format, root.path()).unwrap()), ["rwk /srv/data", "rwk /srv/top"], "{format}");
+        // Who does not trust the headers has none read.
+        let unread = Options { probe: false, ..options() };
+        let domain = domain(&format!(
+            "<devices><disk><driver type='{format}'/><source file='/srv/top'/></disk></devices>"
+        ));
+        assert_eq!(rules(&derive_with(&domain, &unread, root.path()).unwrap()), ["rwk /srv/top"], "{format}");
+    }
 }
 
 #[test]
