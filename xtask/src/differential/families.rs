@@ -165,6 +165,8 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         Some("normal-paths")
     } else if errors.contains(": own /") {
         Some("another-guests-socket")
+    } else if errors.contains(": refuse /run/libvirt") || errors.contains(": refuse /var/cache/") {
+        Some("files-of-daemons")
     } else if errors.contains(": read /") {
         Some("shared-firmware")
     } else if errors.contains(" has no ") {

@@ -7,13 +7,14 @@ use std::ops::Range;
 use aa_tests::numbers::Numbers;
 
 /// Values that are wrong, hostile or rare anywhere.
-const VALUES: [&str; 16] = [
+const VALUES: [&str; 17] = [
     "",
     "/",
     "/etc/shadow",
     "/srv/images/../../etc/shadow",
     "/usr/share/OVMF/OVMF_VARS.fd",
     "/var/lib/libvirt/qemu/domain-42-neighbour/monitor.sock",
+    "/run/libvirt/virtqemud-sock",
     "/srv/a b/[x]*{y}?",
     "/srv/a/",
     "//srv//a/./b",
