@@ -8,7 +8,7 @@ use aa_contract::{
     Access, Derived, Domain, Feature, Glob, LiteralPath, Note, NoteKind, Origin, Rule, RuleSet, Target,
 };
 
-use crate::domain::{refuse, short_name};
+use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::{Files, Host, Kind, Resolved};
 use crate::path_policy::{Owner, Want};
@@ -59,7 +59,7 @@ pub(crate) struct Deriver<'a> {
 
 impl<'a> Deriver<'a> {
     pub(crate) fn new(domain: Domain, options: &'a Options, host: &'a Files) -> Self {
-        let short = short_name(&domain);
+        let short = Owner { id: domain.id, name: domain.name.as_str() }.short_name();
         Self {
             host,
             options,

@@ -72,13 +72,6 @@ pub(crate) fn refuse(at: &Element<'_>, kind: Refusal) -> Error {
     Error { pos: Some(at.pos()), kind }
 }
 
-/// The name as libvirt builds it into directories: the id, or -1, and the first 20 characters of
-/// the name (libvirt: `virDomainDefGetShortName`).
-pub(crate) fn short_name(domain: &Domain) -> String {
-    let cut: String = domain.name.as_str().chars().take(20).collect();
-    format!("{}-{cut}", domain.id.unwrap_or(-1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

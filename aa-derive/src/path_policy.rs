@@ -97,6 +97,16 @@ pub struct Owner<'a> {
 }
 
 impl Owner<'_> {
+    /// The guest's name as libvirt builds it into directories: the id, or -1, and the first 20 characters of the
+    /// name (libvirt: `virDomainDefGetShortName`).
+    pub fn short_name(&self) -> String {
+        format!("{}-{}", self.id.unwrap_or(-1), self.cut_name())
+    }
+
+    fn cut_name(&self) -> String {
+        self.name.chars().take(20).collect()
+    }
+
     /// Whether the rest of a path behind an `own` prefix starts with this guest's id and name.
     fn owns(&self, rest: &str) -> bool {
         let component = rest.split('/').next().unwrap_or_default();
@@ -105,7 +115,7 @@ impl Owner<'_> {
             .split_once('-')
             .filter(|(digits, _)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
         let Some((digits, name)) = numbered else { return component == self.name };
-        let cut: String = self.name.chars().take(20).collect();
+        let cut = self.cut_name();
         // A guest that is called as another one's directory does not own it.
         let Some(behind) = name.strip_prefix(cut.as_str()) else { return false };
         let number = format!("{sign}{digits}");

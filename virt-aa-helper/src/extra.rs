@@ -11,12 +11,24 @@ use crate::error::Error;
 /// directory with its subtree. Everything before it is literal.
 const SUBTREE: &str = "{,**}";
 
+/// Whether libvirtd labels such a directory with its subtree: only those that it makes for one guest, which are called
+/// by its id and name, and what is directly in them (libvirt: `virDomainDefGetShortName`). Behind any other directory
+/// the pattern is a file's name, which a disk or a socket may well have.
+fn is_of_guest(dir: &str, owner: Owner<'_>) -> bool {
+    let short = owner.short_name();
+    let mut components = dir.rsplit('/').filter(|component| !component.is_empty());
+    components
+        .by_ref()
+        .take(2)
+        .any(|component| component.strip_prefix("domain-").unwrap_or(component) == short)
+}
+
 /// What an argument of `-f` or `-F` grants.
 ///
 /// # Errors
 /// It is no absolute path, leads nowhere, or is restricted.
 pub fn target(argument: &str, policy: &PathPolicy, owner: Owner<'_>, files: &Files) -> Result<Target, Error> {
-    let dir = argument.strip_suffix(SUBTREE).filter(|dir| dir.ends_with('/'));
+    let dir = argument.strip_suffix(SUBTREE).filter(|dir| dir.ends_with('/') && is_of_guest(dir, owner));
     let path = dir.unwrap_or(argument);
     // A path that is not normal is made so below; one that is none is refused here.
     if !path.starts_with('/') || path.contains('\0') {
@@ -88,8 +100,18 @@ mod tests {
     fn only_the_suffix_that_libvirtd_adds_is_a_pattern() {
         let own = "/var/lib/libvirt/qemu/domain-1-t1/{,**}";
         assert_eq!(read(own), Ok(glob(own)));
-        assert_eq!(read("/srv/a*/{,**}"), Ok(glob("/srv/a\\052/{,**}")));
+        assert_eq!(read("/srv/a*/1-t1/{,**}"), Ok(glob("/srv/a\\052/1-t1/{,**}")));
+        assert_eq!(
+            read("/srv/domain-1-t1/pr-helper0.sock/{,**}"),
+            Ok(glob("/srv/domain-1-t1/pr-helper0.sock/{,**}"))
+        );
         for literal in ["/srv/a*", "/srv/**", "/srv/{a,b}", "/srv/{,**}x", "/srv/x{,**}"] {
+            assert_eq!(read(literal), Ok(path(literal)));
+        }
+        // A file may be called so: of another directory it is that one file.
+        for literal in
+            ["/srv/{,**}", "/srv/1-t2/{,**}", "/srv/2-t1/{,**}", "/1-t1/a/b/{,**}", "/srv/1-t1x/{,**}"]
+        {
             assert_eq!(read(literal), Ok(path(literal)));
         }
         assert_eq!(read("/srv//./x/../a.img"), Ok(path("/srv/a.img")));
@@ -97,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_is_no_path_or_restricted_is_refused() {
-        for bad in ["", "rel", "/", "/{,**}", "/srv/../{,**}", "rel/{,**}", "/..", "/a\0b"] {
+        for bad in ["", "rel", "/", "/1-t1/../{,**}", "rel/1-t1/{,**}", "/..", "/a\0b"] {
             assert!(read(bad).is_err(), "{bad:?} {:?}", read(bad));
         }
         let error = read("/etc/shadow").unwrap_err();
@@ -106,8 +128,8 @@ mod tests {
         for other in ["/var/lib/libvirt/qemu/domain-2-t1/{,**}", "/var/lib/libvirt/qemu/domain-1-t2/x"] {
             assert!(read(other).is_err(), "{other}");
         }
-        // A directory above what is restricted.
-        assert!(read("/usr/{,**}").is_err());
+        // A directory in which everything is restricted.
+        assert!(read("/usr/lib/1-t1/{,**}").is_err());
     }
 
     #[test]

@@ -7,10 +7,11 @@ use aa_tests::compiled::{FileDfa, READ, WRITE, compile_text};
 use crate::tree::{Tree, guest};
 
 /// Paths that are patterns or profile syntax to whoever does not quote them.
-const HOSTILE: [&str; 16] = [
+const HOSTILE: [&str; 17] = [
     "/srv/*",
     "/srv/**",
     "/srv/{,**}x",
+    "/srv/{,**}",
     "/srv/{a,b}",
     "/srv/[a-z]?",
     "/srv/[^x]",
@@ -59,6 +60,8 @@ fn appended_paths_are_granted_and_nothing_else() {
 #[ignore = "needs apparmor_parser"]
 fn an_appended_subtree_is_below_its_directory_whatever_that_is_called() {
     for path in HOSTILE {
+        // libvirtd appends subtrees only of directories that are called by the guest's id and name.
+        let path = format!("{path}/1-t1");
         let tree = Tree::new();
         let xml = guest(1, &["/srv/a.img"]);
         tree.call(&["-c"], &xml).unwrap();
@@ -82,7 +85,7 @@ fn an_appended_subtree_is_below_its_directory_whatever_that_is_called() {
                 assert_eq!(file.access(&beside), 0, "{path} {}", beside.escape_ascii());
             }
         }
-        for beside in [path.to_owned(), format!("{path}x/x"), "/srv/other/x".to_owned()] {
+        for beside in [path.clone(), format!("{path}x/x"), "/srv/other/x".to_owned()] {
             assert_eq!(file.access(beside.as_bytes()), 0, "{path} {beside}");
         }
     }
