@@ -5,7 +5,7 @@
 //! (AppArmor's `parser/libapparmor_re`, the kernel's `security/apparmor/match.c`). Only the form that
 //! goes with the pinned features is read: permissions in the accept words, no difference encoding.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -14,6 +14,10 @@ use std::process::Command;
 pub const WRITE: u32 = 0x2;
 /// As [`WRITE`].
 pub const READ: u32 = 0x4;
+/// The permission bits, from right to left.
+const LETTERS: [char; 7] = ['x', 'w', 'r', 'a', 'l', 'k', 'm'];
+/// How a program is executed, above the permission bits.
+const EXEC_KIND: u32 = 0x3f80;
 const MAGIC: u32 = 0x1B5E_783D;
 /// Where includes in `<>` are looked for.
 pub const BASE: &str = "/etc/apparmor.d";
@@ -125,6 +129,29 @@ impl FileDfa {
         self.accept[path.iter().fold(1, |state, byte| self.step(state, *byte))]
     }
 
+    /// What this one allows and the other does not: for each pair of their states where there is such a thing, one of the
+    /// shortest paths that lead there and the letters that the other lacks; who may write may append. Empty only if the other allows on every
+    /// path what this one does.
+    pub fn beyond(&self, other: &Self) -> BTreeMap<Vec<u8>, String> {
+        let mut found = BTreeMap::new();
+        let mut ahead = VecDeque::from([((1, 1), Vec::new())]);
+        let mut seen = BTreeSet::from([(1, 1)]);
+        while let Some(((mine, theirs), path)) = ahead.pop_front() {
+            let letters = lacking(self.accept[mine], other.accept[theirs]);
+            // Byte 0 leads from a link's name to its target; nothing follows the state in which nothing is allowed.
+            for byte in 0..=255 {
+                let next = (self.step(mine, byte), other.step(theirs, byte));
+                if next.0 != 0 && seen.insert(next) {
+                    ahead.push_back((next, [path.as_slice(), &[byte]].concat()));
+                }
+            }
+            if !letters.is_empty() {
+                found.insert(path, letters);
+            }
+        }
+        found
+    }
+
     /// Every path that anything is allowed on; `None` if there is no end to them, as with a pattern, or if they are
     /// very many.
     pub fn paths(&self) -> Option<BTreeSet<Vec<u8>>> {
@@ -182,9 +209,45 @@ impl FileDfa {
     }
 }
 
+/// The letters of what one accept word allows and another does not, to the owner or to others. A program that is
+/// executed in another way is one that is not executed so.
+fn lacking(word: u32, other: u32) -> String {
+    let mut bits = 0;
+    for (mine, theirs) in [(word, other), (word >> 14, other >> 14)] {
+        bits |= mine & !theirs & 0x7f;
+        if mine & 1 != 0 && (mine ^ theirs) & EXEC_KIND != 0 {
+            bits |= 1;
+        }
+    }
+    LETTERS.iter().enumerate().filter(|(at, _)| bits >> at & 1 != 0).map(|(_, letter)| letter).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[ignore = "needs apparmor_parser"]
+    fn what_one_allows_beyond_another_is_found() {
+        let of = |rules: &str| FileDfa::of(&compile_text(format!("profile x {{\n{rules}\n}}")).unwrap());
+        let beyond = |rules: &str, others: &str| {
+            let found = of(rules).beyond(&of(others));
+            found
+                .into_iter()
+                .map(|(path, letters)| format!("{} {letters}", path.escape_ascii()))
+                .collect::<Vec<_>>()
+        };
+        let narrow = "/a/b rwk, /bin/x rix, /c/** r,";
+        for wide in [narrow, "/a/* rwk, /bin/x rmix, /c/** rw, /d r,", "/** rwklmix,"] {
+            assert_eq!(beyond(narrow, wide), [""; 0], "{wide}");
+        }
+        assert_eq!(beyond("/a/b rwk,", "/a/b rk,"), ["/a/b wa"]);
+        assert_eq!(beyond("/a/b rw, /c r,", "/a/b rw,"), ["/c r"]);
+        assert_eq!(beyond("/a/** r,", "/a/** r, deny /a/secret r,"), ["/a/secret r"]);
+        assert_eq!(beyond("/a rw,", "owner /a rw,"), ["/a wra"]);
+        assert_eq!(beyond("/bin/x rmix,", "/bin/x rmux,"), ["/bin/x x"]);
+        assert_eq!(beyond("/a rw, deny /a w,", "/a r,"), [""; 0]);
+    }
 
     #[test]
     #[ignore = "needs apparmor_parser"]

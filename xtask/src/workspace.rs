@@ -59,9 +59,9 @@ pub(crate) fn static_tools() -> Result<PathBuf> {
     build_static(&TOOLS.map(|tool| ["--package", tool]).concat())
 }
 
-/// Builds the program that tries, in the guest, what the tools must not do, and says where it is.
-pub(crate) fn static_probe() -> Result<PathBuf> {
-    Ok(build_static(&["--package", "aa-tests", "--bin", "probe"])?.join("probe"))
+/// Builds the programs that cases of the guest run beside the tools, and says in which directory they are.
+pub(crate) fn static_programs() -> Result<PathBuf> {
+    build_static(&["--package", "aa-tests", "--bins"])
 }
 
 fn build_static(what: &[&str]) -> Result<PathBuf> {
