@@ -80,3 +80,69 @@ case_other_models() {
     says "$stderr" selinux
     [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE.files" ]
 }
+
+# own_profile NAME: a profile that an administrator wrote by hand, in force: what every guest has, and this guest's disk.
+own_profile() {
+    cat >"$1.profile" <<PROFILE
+#include <tunables/global>
+profile $1 flags=(attach_disconnected) {
+  #include <abstractions/libvirt-qemu>
+  /var/lib/libvirt/qemu/domain-*/{,**} rwk,
+  /var/log/libvirt/qemu/*.log w,
+  "$IMAGES/$NAME.img" rwk,
+}
+PROFILE
+    apparmor_parser -K -r "$1.profile"
+}
+
+# A static label is the administrator's: no helper is run for it, so nothing of the profile is changed, neither at the
+# start nor by a device that comes, nor at the end. The same with libvirt's own helper and with ours.
+case_static_is_left_alone() {
+    trap 'use_helper ours' EXIT
+    local helper relabel mark
+    for helper in original ours; do
+        use_helper "$helper"
+        for relabel in no yes; do
+            label_guest "static-$helper-$relabel"
+            sed -i "s|</domain>|<seclabel type='static' model='apparmor' relabel='$relabel'><label>$PROFILE</label></seclabel>&|" \
+                "$NAME.xml"
+            virsh define "$NAME.xml"
+            # Without the profile there is no start.
+            expect 1 virsh start --paused "$NAME"
+            [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE" ]
+            own_profile "$PROFILE"
+            start_guest "$NAME"
+            confined "$NAME"
+            virsh dumpxml "$NAME" | grep -A2 "<seclabel type='static' model='apparmor'" | grep "<label>$PROFILE</label>"
+            opens "$NAME" "$IMAGES/$NAME.img" true
+            host_file "$IMAGES/$NAME-more.img"
+            mark=$(log_mark)
+            expect 1 virsh attach-disk "$NAME" "$IMAGES/$NAME-more.img" vdb
+            says "$stderr" 'Permission denied'
+            denied "$mark" "$PROFILE" "$IMAGES/$NAME-more.img"
+            virsh destroy "$NAME"
+            [ "$(mode_of "$PROFILE")" = enforce ]
+            [ ! -e "$PROFILES/$PROFILE" ] && [ ! -e "$PROFILES/$PROFILE.files" ]
+            apparmor_parser -R "$PROFILE.profile"
+        done
+    done
+}
+
+# A static label by another name: libvirt asks that the profile be there, and then enters the one of the guest's UUID.
+case_static_of_another_name() {
+    trap 'use_helper ours' EXIT
+    local helper
+    for helper in original ours; do
+        use_helper "$helper"
+        label_guest "named-$helper"
+        sed -i "s|</domain>|<seclabel type='static' model='apparmor' relabel='no'><label>by-hand-$helper</label></seclabel>&|" \
+            "$NAME.xml"
+        virsh define "$NAME.xml"
+        expect 1 virsh start --paused "$NAME"
+        own_profile "by-hand-$helper"
+        expect 1 virsh start --paused "$NAME"
+        [ "$(virsh domstate "$NAME")" = 'shut off' ]
+        [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE" ]
+        apparmor_parser -R "by-hand-$helper.profile"
+    done
+}
