@@ -37,6 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
         dir: &dir,
         tests: &tests,
         tools: &tools,
+        installed: true,
         more: &[],
         append: "apparmor=1 aa.run=run-demo",
         limit: LIMIT,

@@ -77,8 +77,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let date = date()?;
     lay_out(&items, &out, date)?;
     say!("{} files in {}", items.len(), out.display())?;
-    let archive = compressed(&archive(&items, date)?)?;
-    let path = out.with_file_name(format!("aa-svirt-{}-x86_64.tar.zst", env!("CARGO_PKG_VERSION")));
+    let archive = packed(&items, date)?;
+    let path = out.with_file_name(archive_name());
     fs::write(&path, &archive).with_context(|| format!("cannot write {}", path.display()))?;
     say!("{:x}  {}", Sha256::digest(&archive), path.display())?;
     Ok(Outcome::Passed)
@@ -239,8 +239,24 @@ fn directories(items: &[Item]) -> BTreeSet<&Path> {
     parents.filter(|path| !path.as_os_str().is_empty()).collect()
 }
 
+/// What the archive of all files is called.
+pub(crate) fn archive_name() -> String {
+    format!("aa-svirt-{}-x86_64.tar.zst", env!("CARGO_PKG_VERSION"))
+}
+
+/// The archive of these files.
+///
+/// # Errors
+/// A file cannot be read, or there is no zstd.
+pub(crate) fn packed(items: &[Item], date: u64) -> Result<Vec<u8>> {
+    compressed(&archive(items, date)?)
+}
+
 /// The time that every file gets, in seconds since 1970: `SOURCE_DATE_EPOCH`, else the last commit's.
-fn date() -> Result<u64> {
+///
+/// # Errors
+/// Neither can be had.
+pub(crate) fn date() -> Result<u64> {
     let told = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(told) => told,
         Err(std::env::VarError::NotPresent) => {
@@ -396,7 +412,7 @@ mod tests {
     #[test]
     fn the_same_files_and_date_make_the_same_bytes() {
         let [one, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let bytes = |dir: &Path, date| compressed(&archive(&all(dir), date).unwrap()).unwrap();
+        let bytes = |dir: &Path, date| packed(&all(dir), date).unwrap();
         let first = bytes(one.path(), 1_700_000_000);
         assert_eq!(first, bytes(other.path(), 1_700_000_000));
         assert_ne!(first, bytes(one.path(), 1_700_000_001));

@@ -74,6 +74,7 @@ pub(crate) fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Pat
             dir: &run_dir,
             tests: &tests,
             tools,
+            installed: true,
             more: &more,
             append: &format!("{line} aa.run=run-cases aa.cases={cases} aa.filter={filter}"),
             limit: if filter.is_empty() { LIMIT } else { LIMIT_ON_REQUEST },

@@ -30,6 +30,7 @@ pub(super) fn measure(suite: Suite, tools: &Path) -> Result<Measured> {
         dir: &dir,
         tests: &tests,
         tools,
+        installed: true,
         more: &[],
         append: &format!("apparmor=1 aa.run=run-bench aa.rounds={ROUNDS} aa.many={MANY}"),
         limit: LIMIT,

@@ -26,6 +26,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) tests: &'a Path,
     /// Where the built tools are; they and all that belongs to them are put where packages install them.
     pub(crate) tools: &'a Path,
+    /// If not, the guest has the archive of them in root's home, for a case to install.
+    pub(crate) installed: bool,
     /// More files: what they are, and where they go.
     pub(crate) more: &'a [(PathBuf, &'static str)],
     /// More for the kernel's command line.
@@ -167,8 +169,14 @@ impl Boot<'_> {
                 }
             }
         }
-        for item in dist::items(self.tools)? {
-            archive.file(&item.path, Attributes::root(item.mode), &item.read()?)?;
+        let items = dist::items(self.tools)?;
+        if self.installed {
+            for item in items {
+                archive.file(&item.path, Attributes::root(item.mode), &item.read()?)?;
+            }
+        } else {
+            let path = format!("root/{}", dist::archive_name());
+            archive.file(&path, Attributes::root(0o644), &dist::packed(&items, dist::date()?)?)?;
         }
         archive.finish()?;
         Ok(())

@@ -338,6 +338,9 @@ const FILES: &[(&str, &str)] = &[
     ("etc/apparmor.d/local/usr.lib.libvirt.virt-aa-helper", ""),
     ("etc/apparmor.d/local/abstractions/libvirt-qemu", ""),
     ("etc/apparmor.d/local/abstractions/libvirt-lxc", ""),
+    // A dpkg that knows of no package.
+    ("var/lib/dpkg/status", ""),
+    ("var/lib/dpkg/available", ""),
 ];
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ const PACKAGES: &[&str] = &[
     "kmod",
     "jq",
     "socat",
+    // what docs/libvirt.md is followed with
+    "dpkg",
+    "tar",
+    "zstd",
     // what is tested, and tested against
     "linux-image-amd64",
     "apparmor",
