@@ -249,6 +249,9 @@ mod tests {
             "/selinux/x",
             "/lost+found/x",
             "/dev/mem",
+            "/dev/cpu/0/msr",
+            "/dev/uinput",
+            "/dev/mapper/control",
             "/run/libvirt/libvirt-sock",
             "/run/libvirt/virtqemud-sock",
             "/run/libvirt/virtlogd-admin-sock",
@@ -267,8 +270,8 @@ mod tests {
             "/usr/local/libfoo",
             "/vmlinuz-foo",
             "/srv/x",
-            "/sys/devices/pci0000:00/x",
             "/dev/sda",
+            "/dev/mapper/guest",
             "/binary",
             "/etcetera/x",
         ] {
@@ -284,6 +287,7 @@ mod tests {
             "/boot/vmlinuz",
             "/usr/share/edk2/x64/a.fd",
             "/nix/store/x/FV/OVMF_CODE.fd",
+            "/sys/devices/pci0000:00/0000:00:02.0/config",
         ] {
             assert!(policy.check(path, Want::Read, OWNER).is_ok(), "{path}");
             assert!(policy.check(path, Want::Write, OWNER).is_err(), "{path}");
