@@ -13,7 +13,7 @@ use crate::error::{Error, Refusal};
 use crate::host::{Files, Host, Kind, Resolved};
 use crate::path_policy::{Owner, Want};
 use crate::xml::Element;
-use crate::{Addition, Options};
+use crate::{Addition, Options, image};
 
 /// Where a grant comes from: an element, and the depth in its backing chain if it is not the image itself.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +52,8 @@ pub(crate) struct Deriver<'a> {
     pub(crate) domain: Domain,
     /// Id and cut name, as in libvirt's directory names.
     pub(crate) short: String,
+    /// What the headers of its images have come to.
+    pub(crate) headers: image::Total,
     rules: RuleSet,
     notes: Vec<Note>,
     uses: BTreeSet<Feature>,
@@ -65,6 +67,7 @@ impl<'a> Deriver<'a> {
             options,
             domain,
             short,
+            headers: image::Total::default(),
             rules: RuleSet::default(),
             notes: Vec::new(),
             uses: BTreeSet::new(),

@@ -405,7 +405,7 @@ fn probe(
         TopImage { path, format: top.format, readonly: top.read_only },
         limit,
     );
-    let chain = chain.map_err(|error| {
+    let chain = chain.and_then(|chain| deriver.headers.add(&chain).map(|()| chain)).map_err(|error| {
         refuse(source, Refusal::Chain { what: top.what, path: path.to_owned(), reason: error.to_string() })
     })?;
     if let Some(error) = refusal.into_inner() {

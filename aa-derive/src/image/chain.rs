@@ -12,13 +12,15 @@ use thiserror::Error;
 
 use super::backing::{self, NameError, Node, Override, Remote, Source};
 use super::files::{Identity, ImageHost, OpenError};
-use super::{BackingFormat, Format, Header, HeaderError, ReadAt, Reader, detect, read_header};
+use super::{BackingFormat, Format, Header, HeaderError, Reader, detect, read_header};
 
 /// Most images in one chain, the top included: libvirt's limit.
 pub const LIMIT: u32 = 200;
 
-/// Most files that one chain may name in all.
+/// Most files that the headers of one domain's images may name in all; what is not as it should be counts too.
 const MAX_FILES: usize = 16 * 1024;
+/// Most bytes of these headers that are read: a thousand disks of twenty images each have less.
+const MAX_READ: usize = 256 * 1024 * 1024;
 
 /// Whether a path may be granted and opened at all: the reason if not.
 ///
@@ -77,6 +79,33 @@ pub struct Chain {
     pub notes: Vec<ChainNote>,
     /// Protocols that reach a layer, such as `rbd`: their client libraries may need features of their own.
     pub protocols: Vec<&'static str>,
+    /// How many bytes of headers were read.
+    pub read: usize,
+}
+
+/// What the chains of one domain have come to so far: many disks on one strange image may take no more than one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Total {
+    files: usize,
+    read: usize,
+}
+
+impl Total {
+    /// Adds a chain.
+    ///
+    /// # Errors
+    /// [`ChainError::TooManyFiles`], [`ChainError::TooMuch`].
+    pub fn add(&mut self, chain: &Chain) -> Result<(), ChainError> {
+        self.files = self.files.saturating_add(chain.layers.len()).saturating_add(chain.notes.len());
+        self.read = self.read.saturating_add(chain.read);
+        if self.files > MAX_FILES {
+            Err(ChainError::TooManyFiles)
+        } else if self.read > MAX_READ {
+            Err(ChainError::TooMuch)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// Why there is no chain.
@@ -97,8 +126,11 @@ pub enum ChainError {
         depth: u32,
     },
     /// More files than any real chain has.
-    #[error("the backing chain names more than {MAX_FILES} files")]
+    #[error("the headers of the images name more than {MAX_FILES} files")]
     TooManyFiles,
+    /// More to read than any real domain has.
+    #[error("the headers of the images have more than {} MiB", MAX_READ >> 20)]
+    TooMuch,
 }
 
 /// Something in a chain that is not as it should be; each names the image and its place.
@@ -212,6 +244,7 @@ pub fn walk(
     let mut depth = 0u32;
     while let Some(below) = walk.image(at, depth)? {
         at = below;
+        Total::default().add(&walk.chain)?;
         depth = depth.saturating_add(1);
         if depth >= limit {
             return Err(ChainError::TooDeep { limit });
@@ -330,7 +363,9 @@ impl Walk<'_> {
                 return None;
             }
         };
-        let read = self.read(path, image.as_ref(), declared, unsafe_to_probe, depth);
+        let mut reader = Reader::new(image.as_ref());
+        let read = self.read(path, &mut reader, declared, unsafe_to_probe, depth);
+        self.chain.read = self.chain.read.saturating_add(reader.read());
         read.unwrap_or_else(|error| {
             self.note(depth, path, Problem::Header(error));
             None
@@ -340,22 +375,21 @@ impl Walk<'_> {
     fn read(
         &mut self,
         path: &str,
-        image: &dyn ReadAt,
+        reader: &mut Reader<'_>,
         declared: Option<Format>,
         unsafe_to_probe: bool,
         depth: u32,
     ) -> Result<Option<Header>, HeaderError> {
-        let mut reader = Reader::new(image);
         let format = match declared {
             Some(format) => format,
-            None => detect(&mut reader)?,
+            None => detect(reader)?,
         };
         if unsafe_to_probe {
             // libvirt refuses a probed image only if it names a backing file; a data file is as bad.
             self.note(depth, path, Problem::FormatAbsent { found: format });
             return Ok(None);
         }
-        read_header(format, &mut reader).map(Some)
+        read_header(format, reader).map(Some)
     }
 
     /// A source that is no image file of this host.

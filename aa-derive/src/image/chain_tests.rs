@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use super::super::ReadAt;
 use super::super::files::{FileInfo, FileKind};
 use super::super::tests::{qcow2, qed, vmdk_descriptor};
 use super::*;
@@ -237,6 +238,23 @@ fn too_many_files_are_an_error() {
         host.with(&format!("/v{number}"), vmdk_descriptor(Some(&parent), &names))
     });
     assert_eq!(host.walk("/v0", Format::Vmdk), Err(ChainError::TooManyFiles));
+
+    // Names that are not understood count too.
+    let names: Vec<String> = (0..4000).map(|number| format!("no:{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let host = (0..6).fold(Fake::default(), |host, number| {
+        let parent = format!("v{}", number + 1);
+        host.with(&format!("/v{number}"), vmdk_descriptor(Some(&parent), &names))
+    });
+    assert_eq!(host.walk("/v0", Format::Vmdk), Err(ChainError::TooManyFiles));
+    // And those of all disks together.
+    let one = Fake::default().with("/v", vmdk_descriptor(None, &names)).walk("/v", Format::Vmdk).unwrap();
+    assert_eq!(one.notes.len(), 4000);
+    let mut total = Total::default();
+    assert_eq!([(); 5].map(|()| total.add(&one).is_ok()), [true, true, true, true, false]);
+    let long = Chain { read: MAX_READ, ..Chain::default() };
+    let mut total = Total::default();
+    assert_eq!([(); 2].map(|()| total.add(&long)), [Ok(()), Err(ChainError::TooMuch)]);
 }
 
 #[test]

@@ -27,7 +27,9 @@ use std::fmt;
 use thiserror::Error;
 
 pub use backing::{Node, Override, Remote, Source};
-pub use chain::{Chain, ChainError, ChainNote, LIMIT, Layer, LayerKind, Permit, Problem, TopImage, walk};
+pub use chain::{
+    Chain, ChainError, ChainNote, LIMIT, Layer, LayerKind, Permit, Problem, TopImage, Total, walk,
+};
 pub use files::{FileInfo, FileKind, Files, Identity, ImageHost, OpenError};
 pub use reader::{ReadAt, Reader};
 

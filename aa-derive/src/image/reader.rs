@@ -79,6 +79,11 @@ impl<'a> Reader<'a> {
         self.image.size()
     }
 
+    /// How many bytes were read so far.
+    pub fn read(&self) -> usize {
+        BUDGET.saturating_sub(self.left)
+    }
+
     /// Exactly `len` bytes from `offset`.
     ///
     /// # Errors

@@ -118,6 +118,21 @@ fn an_uploaded_image_reaches_no_file_of_the_host() {
     }
 }
 
+/// A thousand disks on one image that names thousands of files took gigabytes.
+#[test]
+fn many_disks_on_one_strange_image_are_refused() {
+    let extents: String =
+        (0..4000).fold(String::new(), |all, number| all + &format!("RW 8 FLAT \"no:{number}\" 0\n"));
+    let root = host(&[("/srv/top", format!("# Disk DescriptorFile\nversion=1\n{extents}").into_bytes())]);
+    let disks = |count: usize| {
+        let disk = "<disk><driver type='vmdk'/><source file='/srv/top'/></disk>";
+        derive_with(&domain(&format!("<devices>{}</devices>", disk.repeat(count))), &options(), root.path())
+    };
+    assert_eq!(rules(&disks(4).unwrap()), ["rwk /srv/top"]);
+    let error = disks(5).unwrap_err().to_string();
+    assert!(error.contains("the headers of the images name more than 16384 files"), "{error}");
+}
+
 #[test]
 fn what_a_guest_can_write_is_never_read() {
     let evil = qcow2(Some(("/srv/secret", Some("raw"))), Some("/srv/data"));
