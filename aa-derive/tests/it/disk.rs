@@ -64,6 +64,8 @@ fn what_is_restricted_is_refused_with_element_path_and_line() {
         "/usr/bin/qemu-system-x86_64",
         "/proc/kcore",
         "/dev/mem",
+        "/",
+        "/srv/..",
     ] {
         refused(&format!("<disk><source file='{path}'/></disk>"));
     }

@@ -47,7 +47,7 @@ const WIDER: [(&str, &str); 39] = [
 ];
 
 /// Families of what the original grants and we do not, and of refusals.
-const OTHERS: [&str; 21] = [
+const OTHERS: [&str; 24] = [
     "narrow-names",
     "vhost-net-for-taps",
     "tpm-version",
@@ -60,10 +60,13 @@ const OTHERS: [&str; 21] = [
     "transient-disks",
     "pci-attributes",
     "container-devices",
+    "container-directories",
     "normal-paths",
     "relative-paths",
     "incomplete-devices",
     "unbound-prefixes",
+    "files-of-daemons",
+    "root-directory",
     "shared-firmware",
     "virtual-machine-types",
     "volumes",
@@ -129,11 +132,20 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
         Some("pci-attributes")
     } else if pattern.starts_with("/dev/vfio/") && record.domain().virt_type == VirtType::Lxc {
         Some("container-devices")
+    } else if left_out_directory(record, pattern) {
+        Some("container-directories")
     } else if ["//", "/./", "/../"].iter().any(|part| pattern.contains(part)) {
         Some("normal-paths")
     } else {
         None
     }
+}
+
+/// Whether a directory of a container, which `pattern` grants whole, was left out.
+fn left_out_directory(record: &Derived, pattern: &str) -> bool {
+    let dir = pattern.strip_suffix("**").unwrap_or(pattern);
+    let text = format!("container directory \"{}\"", dir.strip_suffix('/').unwrap_or(dir));
+    record.notes().iter().any(|note| note.kind == NoteKind::LeftOut && note.text.contains(&text))
 }
 
 /// Whether a rule comes from this part of such a device.
@@ -161,7 +173,7 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         Some("volumes")
     } else if errors.contains("is not an absolute path") {
         Some("relative-paths")
-    } else if errors.contains("may not be granted (it is \"") {
+    } else if errors.contains("may not be granted (it is \"") || errors.contains("is not normal: ") {
         Some("normal-paths")
     } else if errors.contains(": own /") {
         Some("another-guests-socket")
@@ -169,7 +181,9 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         Some("files-of-daemons")
     } else if errors.contains(": read /") {
         Some("shared-firmware")
-    } else if errors.contains(" has no ") {
+    } else if errors.ends_with("\"/\" is a directory") {
+        Some("root-directory")
+    } else if errors.contains(" has no ") || errors.contains("SCSI adapter \"") {
         Some("incomplete-devices")
     } else if errors.contains("namespace prefix") {
         Some("unbound-prefixes")
