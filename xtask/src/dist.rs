@@ -299,7 +299,8 @@ fn lay_out(items: &[Item], dir: &Path, date: u64) -> Result<()> {
 fn archive(items: &[Item], date: u64) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for path in directories(items) {
-        append(&mut archive, path, tar::EntryType::Directory, 0o755, date, &[])?;
+        // With a slash behind, by which `tar -t` tells them from files.
+        append(&mut archive, &path.join(""), tar::EntryType::Directory, 0o755, date, &[])?;
     }
     for item in items {
         append(&mut archive, Path::new(&item.path), tar::EntryType::Regular, item.mode, date, &item.read()?)?;
@@ -382,6 +383,8 @@ mod tests {
             );
             assert_eq!(header.mtime().unwrap(), 1_700_000_000);
             let mode = header.mode().unwrap();
+            let is_directory = header.entry_type() == tar::EntryType::Directory;
+            assert_eq!(entry.path_bytes().ends_with(b"/"), is_directory, "{}", path.display());
             let parent = path.parent().unwrap();
             assert!(parent.as_os_str().is_empty() || directories.contains(parent), "{}", path.display());
             match header.entry_type() {
