@@ -276,6 +276,11 @@ quick_parser() {
 # if started in setup.
 start_libvirtd() {
     use_helper ours
+    start_daemons
+}
+
+# start_daemons: the same, with the helper that is there.
+start_daemons() {
     apparmor_parser -r -W /etc/apparmor.d/usr.sbin.libvirtd /etc/apparmor.d/usr.lib.libvirt.virt-aa-helper
     grep -q '^log_outputs' /etc/libvirt/libvirtd.conf ||
         echo "log_outputs = \"3:file:$LIBVIRTD_LOG\"" >>/etc/libvirt/libvirtd.conf

@@ -1,4 +1,4 @@
-//! What the documents name exists: tests, and functions to review.
+//! What the documents name exists: tests, functions to review, and files that are installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -119,4 +119,55 @@ fn each_function_to_review_exists() {
     }
     assert!((550..750).contains(&total), "it is {total} lines that are to be read");
     assert_eq!(lines_of("fn a() {\n    1\n}\n#[cfg(test)]\nfn a() {\n}\n", "a"), 3);
+}
+
+/// What a document has to be typed: the lines of its blocks, without the prompt.
+fn commands(text: &str) -> Vec<&str> {
+    let mut commands = Vec::new();
+    for block in text.split("\n```console\n").skip(1) {
+        let (block, _) = block.split_once("\n```\n").unwrap();
+        for line in block.lines() {
+            commands.push(line.strip_prefix("# ").unwrap_or_else(|| panic!("no prompt: {line}")));
+        }
+    }
+    commands
+}
+
+/// Whether a path of ours, or a pattern with a star at its end, is what `cargo xtask dist` installs or the
+/// directory of such.
+fn is_installed(path: &str) -> bool {
+    let list = read("xtask/installed.txt");
+    let mut installed = list.lines().map(|line| line.split_once(' ').unwrap().1);
+    let path = path.trim_start_matches('/');
+    installed.any(|file| match path.strip_suffix('*') {
+        Some(start) => file.starts_with(start),
+        None => file == path || file.starts_with(&format!("{path}/")),
+    })
+}
+
+/// tests/guest/fresh/10-document.sh types them.
+#[test]
+fn each_file_of_ours_that_is_typed_is_installed() {
+    let text = read("docs/libvirt.md");
+    let commands = commands(&text);
+    assert!(commands.len() > 30, "{commands:?}");
+    let mut made: Vec<&str> = vec!["/var/cache/aa-svirt"];
+    let mut total = 0;
+    for command in commands {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        // What a command makes: the place of a diverted file.
+        made.extend(words.windows(2).filter(|pair| pair[0] == "--divert").map(|pair| pair[1]));
+        for word in words.into_iter().filter(|word| word.starts_with('/') && word.contains("aa-svirt")) {
+            // libvirt's directory of hooks is not ours.
+            if word.starts_with("/etc/libvirt/") || made.contains(&word) {
+                continue;
+            }
+            assert!(is_installed(word), "not installed: {word}, in: {command}");
+            total += 1;
+        }
+    }
+    assert!(total > 10, "only {total}");
+    for none in ["/usr/lib/aa-svirt/bin/aa-none", "/etc/apparmor.d/usr.sbin.aa-svirt.*", "/usr/lib/aa-sv"] {
+        assert!(!is_installed(none), "{none}");
+    }
 }

@@ -31,8 +31,10 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
-/// The boots of one suite: the directory of cases, and the kernel's command line for them.
-const BOOTS: [(&str, &str); 2] = [(".", "apparmor=1"), ("off", "apparmor=0")];
+/// The boots of one suite: the directory of cases, the kernel's command line for them, and whether they find the
+/// tools installed.
+const BOOTS: [(&str, &str, bool); 3] =
+    [(".", "apparmor=1", true), ("off", "apparmor=0", true), ("fresh", "apparmor=1", false)];
 
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let suites = args.suite.map_or(Suite::ALL.to_vec(), |suite| vec![suite]);
@@ -64,7 +66,7 @@ pub(crate) fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Pat
     let programs = workspace::static_programs()?;
     let more = [(programs.join("probe"), "tests/probe"), (programs.join("covers"), "tests/covers")];
     let mut tally = Tally::default();
-    for (cases, line) in BOOTS {
+    for (cases, line, installed) in BOOTS {
         if !has_case(&tests.join(cases), filter)? {
             continue;
         }
@@ -74,7 +76,7 @@ pub(crate) fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Pat
             dir: &run_dir,
             tests: &tests,
             tools,
-            installed: true,
+            installed,
             more: &more,
             append: &format!("{line} aa.run=run-cases aa.cases={cases} aa.filter={filter}"),
             limit: if filter.is_empty() { LIMIT } else { LIMIT_ON_REQUEST },
@@ -157,7 +159,7 @@ mod tests {
             assert_eq!(has_case(&dir, filter).unwrap(), wanted, "{filter}");
         }
         assert!(has_case(&dir.join("none"), "").is_err());
-        for (cases, _) in BOOTS {
+        for (cases, ..) in BOOTS {
             assert!(has_case(&dir.with_file_name(cases), "").unwrap(), "{cases}");
         }
     }
