@@ -13,6 +13,7 @@ pub mod profile;
 pub mod quote;
 pub mod record;
 pub mod rule;
+pub mod syntax;
 pub mod text;
 
 pub use access::{Access, Exec};

@@ -28,7 +28,6 @@ pub mod profile_text;
 mod render;
 pub mod rules_file;
 pub mod store;
-pub mod syntax;
 pub mod template;
 
 pub use error::Error;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use aa_contract::quote::escape_literal;
 use aa_contract::{Derived, Feature, Rule, Target, TemplateKind};
 
-use crate::syntax;
+use aa_contract::syntax;
 
 /// Heads a base profile that is made anew each time; one without this line is the user's.
 const HEAD: &str = "# Made by aa-render --minimal from what the guest uses; made anew each time.\n";

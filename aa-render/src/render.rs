@@ -12,8 +12,8 @@ use crate::minimal;
 use crate::profile_text::ProfileText;
 use crate::rules_file;
 use crate::store::Contents;
-use crate::syntax;
 use crate::template::{self, Source, Template};
+use aa_contract::syntax;
 
 /// How profiles are made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use aa_contract::text::Printable;
 use aa_contract::{DomainName, Grant, Rule, RuleSet};
 use thiserror::Error;
 
-use crate::syntax::{self, LineError};
+use aa_contract::syntax::{self, LineError};
 
 /// Divides the rules of the domain from those granted for a while.
 const GRANTS_MARK: &str = "# Granted for a while with aa-render --add:";

@@ -1,8 +1,8 @@
 //! The text of a dry run, in the original's form: each file's path, then what would be in it.
 
-use aa_contract::ProfileName;
+use aa_contract::{ProfileName, syntax};
 use aa_render::layout::file_name;
-use aa_render::{Layout, Part, syntax};
+use aa_render::{Layout, Part};
 
 use crate::plan::Plan;
 

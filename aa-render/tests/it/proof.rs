@@ -23,7 +23,7 @@ fn prove(paths: impl IntoIterator<Item = String>) -> usize {
         let mut text = String::from("profile x {\n");
         for path in batch {
             let rule: Rule = serde_json::from_str(&rule(path, "r")).unwrap();
-            aa_render::syntax::write_rule(&rule, &mut text);
+            aa_contract::syntax::write_rule(&rule, &mut text);
         }
         text.push_str("}\n");
         same(&FileDfa::of(&compile_text(&text).unwrap()), batch);
@@ -169,7 +169,7 @@ proptest! {
     fn no_neighbour_is_granted(path in path()) {
         let rule: Rule = serde_json::from_str(&rule(&path, "rw")).unwrap();
         let mut text = String::from("profile x {\n");
-        aa_render::syntax::write_rule(&rule, &mut text);
+        aa_contract::syntax::write_rule(&rule, &mut text);
         let file = FileDfa::of(&compile_text(text + "}\n").unwrap());
         prop_assert_eq!(file.access(path.as_bytes()) & (READ | WRITE), READ | WRITE);
         for neighbour in neighbours(path.as_bytes()) {

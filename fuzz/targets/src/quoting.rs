@@ -1,9 +1,9 @@
 //! What a path, a pattern and a name become in a profile.
 
 use aa_contract::quote::escape_literal;
+use aa_contract::syntax::{parse_rule, write_rule};
 use aa_contract::text::Printable;
 use aa_contract::{Access, DomainName, Glob, LiteralPath, Rule, Target};
-use aa_render::syntax::{parse_rule, write_rule};
 
 use crate::aare;
 use crate::domain::assert_one_line;

@@ -4,10 +4,10 @@
 //! that reads it. A line is two spaces, the qualifiers, the path between double quotes, the access
 //! and a comma: the form that libvirt's helper writes too.
 
-use aa_contract::access::AccessError;
-use aa_contract::path::PathError;
-use aa_contract::quote::{escape_literal, is_plain};
-use aa_contract::{Access, Exec, Glob, LiteralPath, Rule, Target};
+use crate::access::AccessError;
+use crate::path::PathError;
+use crate::quote::{escape_literal, is_plain};
+use crate::{Access, Exec, Glob, LiteralPath, Rule, Target};
 use thiserror::Error;
 
 /// Why a line is not a file rule that this tool could have written.
