@@ -59,6 +59,10 @@ pub struct Args {
     /// replace: load the whole set in one write to the kernel, all or nothing
     #[arg(long)]
     pub direct: bool,
+    /// add, replace: compile what guests share once, keep it in the cache, and merge each guest's own rules into it;
+    /// what is not of a known form is compiled whole
+    #[arg(long, conflicts_with = "no_cache")]
+    pub merge: bool,
     /// status, doctor: JSON Lines instead of a table
     #[arg(long)]
     pub json: bool,

@@ -112,7 +112,7 @@ pub fn parse(blob: &[u8]) -> Result<Vec<Compiled<'_>>, BlobError> {
             match cursor.item()? {
                 Item::Open => depth += 1,
                 Item::Close => depth -= 1,
-                Item::Text(_) | Item::U32(_) | Item::Other => {}
+                Item::Name(_) | Item::Text(_) | Item::Blob(_) | Item::U32(_) | Item::Other => {}
             }
         }
         let body = blob.get(start..cursor.at).unwrap_or_default();
@@ -128,18 +128,23 @@ pub(crate) fn names(profiles: &[Compiled<'_>]) -> String {
     names.join(", ")
 }
 
-enum Item<'a> {
+/// One item of the stream.
+pub(crate) enum Item<'a> {
     U32(u32),
+    /// The name of the item that follows.
+    Name(&'a [u8]),
     Text(&'a [u8]),
+    Blob(&'a [u8]),
     /// A struct, list or array opens.
     Open,
     Close,
     Other,
 }
 
-struct Cursor<'a> {
-    blob: &'a [u8],
-    at: usize,
+/// Reads a stream item by item.
+pub(crate) struct Cursor<'a> {
+    pub(crate) blob: &'a [u8],
+    pub(crate) at: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -168,17 +173,17 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn item(&mut self) -> Result<Item<'a>, BlobError> {
+    pub(crate) fn item(&mut self) -> Result<Item<'a>, BlobError> {
         Ok(match self.number(1)? {
             0 => self.take(1).map(|_| Item::Other)?,
             1 => self.take(2).map(|_| Item::Other)?,
             2 => Item::U32(u32::try_from(self.number(4)?).unwrap_or(u32::MAX)),
             3 => self.take(8).map(|_| Item::Other)?,
-            4 => self.text().map(|_| Item::Other)?,
+            4 => Item::Name(self.text()?),
             5 => Item::Text(self.text()?),
             6 => {
                 let length = usize::try_from(self.number(4)?).unwrap_or(usize::MAX);
-                self.take(length).map(|_| Item::Other)?
+                Item::Blob(self.take(length)?)
             }
             7 | 9 => Item::Open,
             11 => self.take(2).map(|_| Item::Open)?,

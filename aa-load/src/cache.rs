@@ -18,6 +18,8 @@ pub const DIRECTORY: &str = "/var/cache/aa-svirt";
 
 const MAGIC: &[u8; 8] = b"aasvirt1";
 const LARGEST: u64 = 64 << 20;
+/// A host has few: one for each template and emulator, or set of devices of a minimal profile.
+const MOST_BASES: usize = 32;
 const NOFOLLOW: i32 = nix::fcntl::OFlag::O_NOFOLLOW.bits();
 
 /// A directory that only its owner can write. It need not be there for anything to work.
@@ -69,7 +71,11 @@ impl Cache {
     /// The compiled policy of a profile, if it was made from exactly what `key` stands for. An entry that is cut
     /// off, changed or made by another release counts as none.
     pub(crate) fn get(&self, profile: ProfileName, key: &Sum) -> Option<Vec<u8>> {
-        let entry = self.read(&self.entry(profile))?;
+        self.get_entry(&self.entry(profile), key)
+    }
+
+    fn get_entry(&self, path: &Path, key: &Sum) -> Option<Vec<u8>> {
+        let entry = self.read(path)?;
         let (head, rest) = entry.split_at_checked(MAGIC.len())?;
         let (found, rest) = rest.split_at_checked(key.len())?;
         let (sum, blob) = rest.split_at_checked(key.len())?;
@@ -81,8 +87,49 @@ impl Cache {
     /// # Errors
     /// What the system said. The old entry is whole or gone.
     pub(crate) fn put(&self, profile: ProfileName, key: &Sum, blob: &[u8]) -> io::Result<()> {
-        let bytes = [MAGIC.as_slice(), key, &checksum(key, blob), blob].concat();
-        self.write(&format!("{profile}.policy"), &bytes)
+        self.write(&format!("{profile}.policy"), &whole(key, blob))
+    }
+
+    /// What was kept of the base that guests share, under the same conditions.
+    pub(crate) fn base(&self, key: &Sum) -> Option<Vec<u8>> {
+        self.get_entry(&self.directory.join(base_name(key)), key)
+    }
+
+    /// Keeps a base, under [`Cache::lock_bases`], and drops the oldest of too many.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn keep_base(&self, key: &Sum, base: &[u8]) -> io::Result<()> {
+        self.write(&base_name(key), &whole(key, base))?;
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let is_base = entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.starts_with("base-") && name.ends_with(".policy"));
+            if is_base {
+                kept.push((entry.metadata()?.modified()?, entry.path()));
+            }
+        }
+        kept.sort_unstable();
+        let excess = kept.len().saturating_sub(MOST_BASES);
+        kept.iter().take(excess).try_for_each(|(_, path)| fs::remove_file(path))
+    }
+
+    /// Keeps others from making bases until the file is closed.
+    pub(crate) fn lock_bases(&self) -> io::Result<File> {
+        self.lock_file("lock-bases")
+    }
+
+    /// Does something with a text as a file in this directory, under [`Cache::lock_bases`].
+    pub(crate) fn with_text<T>(&self, text: &str, work: impl FnOnce(&Path) -> T) -> io::Result<T> {
+        const NAME: &str = "base-text";
+        self.write(NAME, text.as_bytes())?;
+        let path = self.directory.join(NAME);
+        let result = work(&path);
+        fs::remove_file(path)?;
+        Ok(result)
     }
 
     /// Forgets a profile.
@@ -180,6 +227,16 @@ pub(crate) fn check(directory: &Path) -> io::Result<()> {
         return Ok(());
     };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+}
+
+/// An entry's bytes.
+fn whole(key: &Sum, blob: &[u8]) -> Vec<u8> {
+    [MAGIC.as_slice(), key, &checksum(key, blob), blob].concat()
+}
+
+/// A base's file.
+fn base_name(key: &Sum) -> String {
+    format!("base-{}.policy", crate::blob::hex(key.get(..8).unwrap_or(key)))
 }
 
 fn checksum(key: &[u8], blob: &[u8]) -> [u8; 32] {

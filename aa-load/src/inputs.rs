@@ -50,14 +50,28 @@ impl Inputs {
     /// The digest of `file` and of everything that it reaches. Absent files count as absent, and unreadable ones as
     /// unreadable: the parser will tell. `None` if there is more than a profile can have.
     pub(crate) fn sum(&self, file: &Path) -> Option<Sum> {
-        let mut sum = Sha256::new();
-        let mut seen: HashSet<PathBuf> = HashSet::new();
         let mut pending = vec![file.to_owned()];
         if let Some(name) = file.file_name() {
             // These links change what the parser does with a file of this name.
             pending.push(self.base.join("force-complain").join(name));
             pending.push(self.base.join("disable").join(name));
         }
+        self.sum_of(pending, |path| !is_own(path, file)).map(|(sum, _)| sum)
+    }
+
+    /// The same of everything that a text reaches, without the text, and where that is.
+    pub(crate) fn sum_of_text(&self, text: &str) -> Option<(Sum, Vec<PathBuf>)> {
+        let pending = references(text.as_bytes()).into_iter().flat_map(|name| self.places(&name)).collect();
+        self.sum_of(pending, |_| true)
+    }
+
+    fn sum_of(
+        &self,
+        mut pending: Vec<PathBuf>,
+        shared: impl Fn(&Path) -> bool,
+    ) -> Option<(Sum, Vec<PathBuf>)> {
+        let mut sum = Sha256::new();
+        let mut seen: HashSet<PathBuf> = HashSet::new();
         while let Some(path) = pending.pop() {
             if !seen.insert(path.clone()) {
                 continue;
@@ -65,14 +79,14 @@ impl Inputs {
             if seen.len() > MOST {
                 return None;
             }
-            let node = self.node(&path, !is_own(&path, file))?;
+            let node = self.node(&path, shared(&path))?;
             let name = path.as_os_str().as_encoded_bytes();
             sum.update((name.len() as u64).to_le_bytes());
             sum.update(name);
             sum.update(node.content);
             pending.extend(node.next.iter().cloned());
         }
-        Some(sum.finalize().into())
+        Some((sum.finalize().into(), seen.into_iter().collect()))
     }
 
     /// What is at a path; remembered only if another profile may include it too, or memory would grow with each.
@@ -130,7 +144,7 @@ impl Inputs {
 
     /// Everywhere that an included name could be found. All of them count: a file that appears in an earlier place
     /// takes the place of one in a later.
-    fn places(&self, name: &str) -> Vec<PathBuf> {
+    pub(crate) fn places(&self, name: &str) -> Vec<PathBuf> {
         if name.starts_with('/') {
             return vec![PathBuf::from(name)];
         }
@@ -145,7 +159,7 @@ fn is_own(path: &Path, profile: &Path) -> bool {
 }
 
 /// The names behind every word `include` or `abi`, in comments too: to the parser, `#include` is no comment.
-fn references(bytes: &[u8]) -> Vec<String> {
+pub(crate) fn references(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
     let mut names = Vec::new();
     for keyword in ["include", "abi"] {

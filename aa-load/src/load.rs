@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aa_contract::{Action, Loaded, ProfileName};
@@ -9,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use crate::blob;
 use crate::cache::Cache;
-use crate::error::Error;
+use crate::error::{Error, ParserError};
 use crate::features;
 use crate::inputs::{Inputs, Sum};
 use crate::kernel::Kernel;
+use crate::merge::{self, Bases, Host, Refused};
 use crate::parser::{self, Compile, Parser, Version};
 use crate::tasks;
 
@@ -39,6 +41,8 @@ pub struct Options {
     pub dry_run: bool,
     /// The longest run of the parser.
     pub time: Duration,
+    /// Merge guests' own rules into a base that is compiled once, where everything is of a known form; needs the cache.
+    pub merge: bool,
 }
 
 impl Default for Options {
@@ -54,6 +58,7 @@ impl Default for Options {
             proc: "/proc".into(),
             dry_run: false,
             time: Duration::from_secs(120),
+            merge: false,
         }
     }
 }
@@ -101,6 +106,9 @@ pub struct Loader {
     /// What goes into every key besides the files.
     common: Vec<u8>,
     options: Options,
+    bases: Bases,
+    /// Which profiles were left to the parser though merging was wanted, and why.
+    refused: Mutex<Vec<(ProfileName, Refused)>>,
 }
 
 impl Loader {
@@ -169,12 +177,19 @@ impl Loader {
             policy_features,
             kernel_features,
             common,
+            bases: Bases::default(),
+            refused: Mutex::default(),
         })
     }
 
     /// Why there is no cache though one was asked for; without it everything works, but slower.
     pub fn cache_problem(&self) -> Option<&str> {
         self.cache_problem.as_deref()
+    }
+
+    /// Which profiles were compiled whole since the last call though merging was asked for, and why.
+    pub fn take_refused(&self) -> Vec<(ProfileName, Refused)> {
+        std::mem::take(&mut self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Loads a profile that is not loaded.
@@ -329,17 +344,13 @@ impl Loader {
             return Ok(policy);
         }
         for _ in 0..ATTEMPTS {
-            let job = Compile {
-                file: &profile.file,
-                base: &self.options.base,
-                include: &self.options.include,
-                policy_features: self.policy_features.as_deref(),
-                kernel_features: &self.kernel_features,
+            let policy = match self.merged(profile) {
+                Some(policy) => policy,
+                None => self.compile(&profile.file)?,
             };
-            let policy = self.parser.compile(&job, self.version)?;
             Self::check(profile, &policy)?;
             // Whether this policy is that of the files as they were, nobody knows who did not look again.
-            let now = self.key(&Inputs::new(&self.options.base, &self.options.include), profile);
+            let now = self.key(&self.fresh_inputs(), profile);
             if now == key {
                 if let (Some(cache), Some(key)) = (&self.cache, &key) {
                     // A cache that cannot be written costs time, nothing else.
@@ -350,6 +361,49 @@ impl Loader {
             key = now;
         }
         Err(Error::Unstable)
+    }
+
+    fn compile(&self, file: &Path) -> Result<Vec<u8>, ParserError> {
+        let job = Compile {
+            file,
+            base: &self.options.base,
+            include: &self.options.include,
+            policy_features: self.policy_features.as_deref(),
+            kernel_features: &self.kernel_features,
+        };
+        self.parser.compile(&job, self.version)
+    }
+
+    /// The policy by a merge, if that was asked for and is possible.
+    fn merged(&self, profile: &Profile) -> Option<Vec<u8>> {
+        let cache = self.cache.as_ref().filter(|_| self.options.merge)?;
+        let host = Host {
+            cache,
+            inputs: &self.inputs,
+            directory: &self.options.base,
+            common: &self.common,
+            again: &|| self.fresh_inputs(),
+        };
+        let mut compile = |text: &str| match cache.with_text(text, |file| self.compile(file)) {
+            Ok(Ok(policy)) => Ok(policy),
+            Ok(Err(_)) | Err(_) => Err(merge::NOT_COMPILED),
+        };
+        let policy = self.bases.policy(profile, &host, &mut compile);
+        let policy = policy.and_then(|policy| match Self::check(profile, &policy) {
+            Ok(()) => Ok(policy),
+            Err(_) => Err(Refused("merged policy that is not of this profile alone")),
+        });
+        policy
+            .map_err(|refused| {
+                let mut list = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                list.push((profile.name, refused));
+            })
+            .ok()
+    }
+
+    /// A reader of the same files that remembers nothing.
+    fn fresh_inputs(&self) -> Inputs {
+        Inputs::new(&self.options.base, &self.options.include)
     }
 
     fn key(&self, inputs: &Inputs, profile: &Profile) -> Option<Sum> {

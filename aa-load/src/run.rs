@@ -115,6 +115,7 @@ fn options(args: &Args) -> Options {
         proc: args.proc.clone(),
         dry_run: args.dry_run,
         time: Duration::from_secs(args.timeout.max(1)),
+        merge: args.merge,
     }
 }
 
@@ -147,9 +148,22 @@ fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
             });
             (place, result)
         };
-        batch::ordered(jobs(args), items, work, |(place, result)| out.result(&place, result));
+        batch::ordered(jobs(args), items, work, |(place, result)| {
+            tell_refused(args, &loader, out);
+            out.result(&place, result)
+        });
     }
+    tell_refused(args, &loader, out);
     Ok(())
+}
+
+/// Says which profiles were compiled whole though they were to be merged.
+fn tell_refused(args: &Args, loader: &Loader, out: &mut Output) {
+    for (profile, refused) in loader.take_refused() {
+        if args.verbose {
+            out.note(&format!("{profile}: compiled whole: {refused}"));
+        }
+    }
 }
 
 fn load_set(

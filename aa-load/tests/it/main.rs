@@ -5,4 +5,6 @@ mod cli;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod merge;
+#[cfg(test)]
 mod support;

@@ -1,0 +1,285 @@
+//! The fast way to a guest's compiled policy: a base that guests share, compiled once by the parser and kept, and the
+//! guest's own rules merged into it here.
+//!
+//! It is taken only where everything is of a form that is known; any [`Refused`] leaves the profile to the parser. What
+//! it makes is what the parser makes, state for state: `aa-load::merge` tests that against the parser.
+
+mod automaton;
+mod base;
+mod name;
+mod rules;
+mod stream;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use self::base::Base;
+pub(crate) use self::base::Compiles;
+use self::rules::Merged;
+use crate::cache::Cache;
+use crate::inputs::{Inputs, Sum, references};
+use crate::load::Profile;
+
+/// Why a profile is left to the parser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused(pub(crate) &'static str);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// The parser did not compile a base; whether it would another time, nobody knows.
+pub(crate) const NOT_COMPILED: Refused = Refused("the parser does not compile a base of it");
+
+/// Bytes of a profile, a rules file or an include.
+const LARGEST: u64 = 1 << 20;
+
+/// The bases that this process has met, also those that cannot be.
+#[derive(Debug, Default)]
+pub(crate) struct Bases(Mutex<HashMap<Sum, Result<Arc<Base>, Refused>>>);
+
+/// Everything that a merge needs to know of the host.
+pub(crate) struct Host<'a> {
+    pub(crate) cache: &'a Cache,
+    pub(crate) inputs: &'a Inputs,
+    /// AppArmor's directory.
+    pub(crate) directory: &'a Path,
+    /// What goes into every key.
+    pub(crate) common: &'a [u8],
+    /// A reader of the same files that remembers nothing.
+    pub(crate) again: &'a dyn Fn() -> Inputs,
+}
+
+impl Bases {
+    /// The policy of a profile.
+    pub(crate) fn policy(
+        &self,
+        profile: &Profile,
+        host: &Host<'_>,
+        compile: &mut Compiles<'_>,
+    ) -> Result<Vec<u8>, Refused> {
+        let source = Source::read(profile, host)?;
+        self.base(&source, host, compile)?.policy(profile.name, &source.rules)
+    }
+
+    fn base(
+        &self,
+        source: &Source,
+        host: &Host<'_>,
+        compile: &mut Compiles<'_>,
+    ) -> Result<Arc<Base>, Refused> {
+        let text = source.text(name::ONE, "");
+        let key = |inputs: &Inputs| {
+            let (files, paths) = inputs.sum_of_text(&text).ok_or(Refused("a profile of too many files"))?;
+            let key: Sum = Sha256::new()
+                .chain_update(host.common)
+                .chain_update("base 1\0")
+                .chain_update(Sha256::digest(&text))
+                .chain_update(files)
+                .finalize()
+                .into();
+            Ok((key, paths))
+        };
+        let (sum, paths) = key(host.inputs)?;
+        // One at a time: others that want the same base would compile it too.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(base) = known.get(&sum) {
+            return base.clone();
+        }
+        let _lock = host.cache.lock_bases().map_err(|_| Refused("no lock in the cache"))?;
+        let kept = host.cache.base(&sum).and_then(|bytes| match bytes.as_slice() {
+            [] => Some(Err(Refused("a base that was refused before"))),
+            bytes => Base::read(bytes).ok().map(|base| Ok(Arc::new(base))),
+        });
+        let base = match kept {
+            Some(base) => base,
+            None => {
+                let made = audited(&text, &paths).and_then(|audited| {
+                    Base::make(&|uuid, rules| source.text(uuid, rules), &audited, compile)
+                });
+                if key(&(host.again)())?.0 != sum {
+                    return Err(Refused("files that changed meanwhile"));
+                }
+                let bytes = match &made {
+                    Ok(base) => Some(base.write()),
+                    Err(refused) if *refused == NOT_COMPILED => None,
+                    Err(_) => Some(Vec::new()),
+                };
+                // A base that cannot be kept is made again by the next.
+                let _ = bytes.map(|bytes| host.cache.keep_base(&sum, &bytes));
+                made.map(Arc::new)
+            }
+        };
+        known.insert(sum, base.clone());
+        base
+    }
+}
+
+/// A profile's text without its own rules, and these.
+struct Source {
+    uuid: String,
+    /// Before the line that includes the rules file, and behind it.
+    head: String,
+    tail: String,
+    /// Own rules that stay in the text.
+    residual: String,
+    rules: Vec<Merged>,
+}
+
+impl Source {
+    fn read(profile: &Profile, host: &Host<'_>) -> Result<Self, Refused> {
+        let name = profile.name.to_string();
+        let uuid = profile.name.uuid().hyphenated().to_string();
+        if profile.file.file_name() != Some(name.as_ref()) {
+            return Err(Refused("a profile in a file of another name"));
+        }
+        if host.directory.join("force-complain").join(&name).symlink_metadata().is_ok() {
+            return Err(Refused("a profile that is forced to complain"));
+        }
+        let text = read(&profile.file)?;
+        let rules_file = profile.file.with_file_name(format!("{name}.files"));
+        let mentions = text.matches(&format!("{name}.files")).count();
+        let mut includes = text.split_inclusive('\n').filter(|line| line.contains(&format!("{name}.files")));
+        let line =
+            includes.next().filter(|line| mentions == 1 && host.included(line).as_ref() == Some(&rules_file));
+        let line = line.ok_or(Refused("a rules file that is not included in the usual way"))?;
+        let (head, tail) = text.split_once(line).ok_or(Refused("a text without its line"))?;
+        // What is there for this guest alone, and is found by its name.
+        let own = references(text.as_bytes()).into_iter().filter(|reference| reference.contains(&uuid));
+        let own =
+            own.flat_map(|reference| host.inputs.places(&reference)).filter(|place| *place != rules_file);
+        if own.into_iter().any(|place| !is_nothing(&place)) {
+            return Err(Refused("additions for this guest alone"));
+        }
+        let (rules, residual) = rules::read(&read(&rules_file)?)?;
+        let made_up = |text: &str| {
+            [name::ONE, name::OTHER, name::THIRD]
+                .iter()
+                .any(|made_up| *made_up != uuid && text.contains(made_up))
+        };
+        if made_up(&text) || made_up(&residual) {
+            return Err(Refused("a text with a UUID that is used here"));
+        }
+        Ok(Self { uuid, head: head.to_owned(), tail: tail.to_owned(), residual, rules })
+    }
+
+    /// The text for another guest, with these rules of its own.
+    fn text(&self, uuid: &str, rules: &str) -> String {
+        [&self.head, &self.residual, rules, &self.tail].concat().replace(&self.uuid, uuid)
+    }
+}
+
+impl Host<'_> {
+    /// The file that a line includes, if the line does nothing else.
+    fn included(&self, line: &str) -> Option<PathBuf> {
+        let line = line.trim_ascii();
+        let target = line.strip_prefix('#').unwrap_or(line).strip_prefix("include ")?.trim_ascii();
+        if let Some(name) = target.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')) {
+            // The parser looks here first.
+            return Some(self.directory.join(name)).filter(|path| path.is_file());
+        }
+        let path = target.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))?;
+        Some(PathBuf::from(path)).filter(|path| path.is_absolute())
+    }
+}
+
+fn read(path: &Path) -> Result<String, Refused> {
+    const UNREADABLE: Refused = Refused("a file that cannot be read as text");
+    let mut text = String::new();
+    // A device or a pipe must not be waited for.
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return Err(UNREADABLE);
+    }
+    let file = fs::File::open(path).map_err(|_| UNREADABLE)?;
+    let length = file.take(LARGEST + 1).read_to_string(&mut text).map_err(|_| UNREADABLE)?;
+    if length as u64 > LARGEST { Err(UNREADABLE) } else { Ok(text) }
+}
+
+/// Whether an include of this path, if it exists, adds nothing.
+fn is_nothing(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => {
+            metadata.is_dir() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+        }
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// The rules that a text or a file that it reaches denies with `audit`, each as a profile that allows it: nothing of them
+/// is in the tables of the base.
+fn audited(text: &str, paths: &[PathBuf]) -> Result<Vec<String>, Refused> {
+    let mut rules = denied_with_audit(text)?;
+    // Texts of features, which `abi` names, are no policy.
+    let is_abi = |path: &Path| path.parent().is_some_and(|parent| parent.ends_with("abi"));
+    for path in paths.iter().filter(|path| path.is_file() && !is_abi(path)) {
+        rules.extend(denied_with_audit(&read(path)?)?);
+    }
+    rules.sort_unstable();
+    rules.dedup();
+    // The variables are those of the profile.
+    let preamble: String =
+        text.split_inclusive('\n').take_while(|line| !line.trim_ascii().starts_with("profile ")).collect();
+    Ok(rules.into_iter().map(|rule| format!("{preamble}\nprofile denied {{\n{rule}\n}}\n")).collect())
+}
+
+/// Words that change what other rules mean, in ways that are not looked into here.
+const FOREIGN: [&str; 3] = ["alias", "priority", "prompt"];
+
+fn denied_with_audit(text: &str) -> Result<Vec<String>, Refused> {
+    const UNKNOWN: Refused = Refused("a line with \"audit\" in a form that is not known");
+    let mut rules = Vec::new();
+    for line in text.split('\n').map(str::trim_ascii) {
+        if line.contains("include") && line.contains("abi/") {
+            return Err(Refused("an include of a text of features"));
+        }
+        if line.starts_with('#') {
+            continue;
+        }
+        let line = line.split_once(" #").map_or(line, |(rule, _)| rule).trim_ascii();
+        if FOREIGN.iter().any(|word| has_word(line, word)) {
+            return Err(Refused("policy with \"alias\", \"priority\" or \"prompt\""));
+        }
+        if !has_word(line, "audit") {
+            continue;
+        }
+        let mut words = line.split_ascii_whitespace().peekable();
+        let mut denies = false;
+        while let Some(word) = words.next_if(|word| ["audit", "deny", "allow", "owner"].contains(word)) {
+            denies |= word == "deny";
+        }
+        let (Some(path), Some(access), None) = (words.next(), words.next(), words.next()) else {
+            return Err(UNKNOWN);
+        };
+        let access = access.strip_suffix(',').ok_or(UNKNOWN)?;
+        let is_path = path.starts_with(['/', '@']) && !path.contains(['"', '#']);
+        if !is_path || !access.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            return Err(UNKNOWN);
+        }
+        // Nothing that executes is merged.
+        let access = access.replace('x', "");
+        if denies && !access.is_empty() {
+            rules.push(format!("  {path} {access},"));
+        }
+    }
+    Ok(rules)
+}
+
+/// Whether a word stands in a line, and not as part of a path.
+fn has_word(line: &str, word: &str) -> bool {
+    let part = |byte: u8| byte.is_ascii_alphanumeric() || b"_/.-".contains(&byte);
+    line.match_indices(word).any(|(at, _)| {
+        let before = line.as_bytes().get(..at).and_then(<[u8]>::last);
+        let behind = line.as_bytes().get(at + word.len());
+        ![before, behind].into_iter().flatten().any(|byte| part(*byte))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! `--merge` as a whole, with the real parser behind a script that counts its runs and plays the kernel.
+
+use std::fs;
+
+use crate::support::{FAKE, Host, NAME, OTHER, text};
+
+const PINNED: &str = "/usr/share/apparmor-features/features";
+/// Compiles of a new base: under three names, and one for the rule that is denied with `audit`.
+const BASE: &str = "compile compile compile compile";
+
+fn host() -> Host {
+    let host = Host::new();
+    let real = FAKE.replace(
+        r#"cat "$here/$(basename "$last").blob" ;;"#,
+        r#"/usr/sbin/apparmor_parser "$@" < "$here/features-seen" ;;"#,
+    );
+    assert_ne!(real, FAKE);
+    fs::write(host.at("parser"), real).unwrap();
+    fs::write(host.at("base/abstractions/one"), "  /one r,\n  audit deny /run/denied/* w,\n").unwrap();
+    for name in [NAME, OTHER] {
+        profile(&host, name);
+        rules(&host, name, "  \"/srv/disk.img\" rwk,\n");
+    }
+    host
+}
+
+fn profile(host: &Host, name: &str) {
+    let dir = host.at("d");
+    let text = format!(
+        "profile {name} {{\n  include <abstractions/one>\n  signal peer=@{{profile_name}},\n  #include \"{0}/{name}.files\"\n  \
+         include if exists \"{0}/{name}.d\"\n}}\n",
+        dir.display()
+    );
+    fs::write(dir.join(name), text).unwrap();
+}
+
+fn rules(host: &Host, name: &str, text: &str) {
+    fs::write(host.at("d").join(format!("{name}.files")), text).unwrap();
+}
+
+/// The options that make the real parser compile for what it knows.
+fn args<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["--kernel-features", PINNED, "--policy-features", PINNED], more].concat()
+}
+
+#[track_caller]
+fn load(host: &Host, more: &[&str], action: &str, runs: &str) {
+    host.expect(&args(more), "", 0, &[action], &[], runs);
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn the_second_guest_costs_no_compile_and_each_change_makes_a_new_base() {
+    let host = host();
+    load(&host, &["--merge", NAME], "added", &format!("{BASE} load"));
+    load(&host, &["--merge", OTHER], "added", "load");
+    load(&host, &["--merge", OTHER], "unchanged", "");
+    // A disk is plugged in.
+    rules(&host, OTHER, "  \"/srv/disk.img\" rwk,\n  \"/srv/second.img\" rwk,\n");
+    load(&host, &["--merge", OTHER], "replaced", "load");
+    // What was merged is policy like any other to a run without the option.
+    load(&host, &[OTHER], "unchanged", "");
+    let one = "  /one r,\n  audit deny /run/denied/* w,\n";
+    let include = |text: &str| fs::write(host.at("base/abstractions/one"), text).unwrap();
+    include(&format!("{one}  /two r,\n"));
+    load(&host, &["--merge", NAME], "replaced", &format!("{BASE} load"));
+    // The older text again: its base is still there.
+    include(one);
+    load(&host, &["--merge", NAME], "replaced", "load");
+    // Another emulator.
+    rules(&host, NAME, "  \"/usr/bin/qemu\" rmix,\n  \"/srv/disk.img\" rwk,\n");
+    load(&host, &["--merge", NAME], "replaced", &format!("{BASE} load"));
+    // Other flags, which are part of every key.
+    fs::create_dir(host.at("more")).unwrap();
+    let more = host.at("more");
+    load(&host, &["--merge", "--include", more.to_str().unwrap(), NAME], "unchanged", BASE);
+    // Another parser.
+    let parser = fs::read_to_string(host.at("parser")).unwrap();
+    fs::write(host.at("parser"), format!("{parser}# new\n")).unwrap();
+    load(&host, &["--merge", NAME], "unchanged", BASE);
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn what_is_not_merged_is_compiled_and_said_only_when_asked() {
+    let host = host();
+    load(&host, &["--merge", NAME], "added", &format!("{BASE} load"));
+    let own = host.at(&format!("d/{NAME}.d"));
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("more"), "  /srv/more r,\n").unwrap();
+    load(&host, &["--merge", NAME], "replaced", "compile load");
+    fs::remove_dir_all(&own).unwrap();
+    load(&host, &["--merge", NAME], "replaced", "load");
+    // A rule where `audit deny` leaves no trace, and one beside it.
+    rules(&host, NAME, "  \"/run/denied/x\" rw,\n");
+    let verbose = args(&["--merge", "--verbose", NAME]);
+    host.expect(
+        &verbose,
+        "",
+        0,
+        &["replaced"],
+        &["compiled whole: a rule that meets an \"audit deny\""],
+        "compile load",
+    );
+    rules(&host, NAME, "  \"/run/denied/x\" r,\n");
+    load(&host, &["--merge", NAME], "replaced", "load");
+    // A base whose entry is garbled is made again; without the option nothing is merged.
+    for entry in fs::read_dir(host.at("cache")).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = entry.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.ends_with(".policy") {
+            let mut bytes = fs::read(&entry).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(&entry, bytes).unwrap();
+        }
+    }
+    load(&host, &["--merge", NAME], "unchanged", BASE);
+    fs::remove_file(host.at(&format!("cache/{NAME}.policy"))).unwrap();
+    // The parser's own bytes are others, and grant the same.
+    load(&host, &[NAME], "replaced", "compile load");
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_profile_that_can_have_no_base_costs_no_second_attempt() {
+    let host = host();
+    let include = "  /one r,\n  audit deny /a w, /b r,\n";
+    fs::write(host.at("base/abstractions/one"), include).unwrap();
+    load(&host, &["--merge", NAME], "added", "compile load");
+    load(&host, &["--merge", OTHER], "added", "compile load");
+    // One that the parser refuses is refused as ever.
+    rules(&host, NAME, "  \"/refuse-me\" rwk,\n");
+    fs::write(host.at("base/abstractions/one"), "  /one r\n").unwrap();
+    let output = host.run(&args(&["--merge", NAME]), "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("syntax error"), "{}", text(&output.stderr));
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_set_is_merged_too_and_without_a_cache_the_call_is_wrong() {
+    let host = host();
+    // Nothing plays the kernel for a direct write: what was written is looked at.
+    host.expect(&args(&["--merge", "--direct", NAME, OTHER]), "", 1, &[], &["is missing"], BASE);
+    let written = fs::read(host.at("fs/apparmor/.replace")).unwrap();
+    let names: Vec<&str> =
+        aa_load::blob::parse(&written).unwrap().iter().map(|profile| profile.name).collect();
+    assert_eq!(names, [NAME, OTHER]);
+    host.expect(&args(&["--merge", "--no-cache", NAME]), "", 2, &[], &["--no-cache"], "");
+}
