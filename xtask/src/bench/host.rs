@@ -69,6 +69,9 @@ impl Extent {
     }
 }
 
+/// How aa-load is told to merge.
+const MERGE: &[&str] = &["--merge"];
+
 /// The programs of both sides, and where they work.
 struct Sides<'a> {
     tools: &'a Path,
@@ -84,7 +87,7 @@ impl Sides<'_> {
 
     /// derive, render and load of a guest.
     fn start(&self, guest: &Guest, render: &[&str]) -> Pipe {
-        stage::start(self.tools, &self.load, &guest.xml, render)
+        self.many(&guest.xml, render, &[])
     }
 
     /// A call of either helper.
@@ -174,10 +177,21 @@ fn one_guest(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mu
 
     let never = || sides.never_started(&guest);
     let create = || Way::new(never, [sides.theirs(&["-c"], &guest)]);
-    for (id, render) in [("first", [].as_slice()), ("first-minimal", &["--minimal"])] {
-        let ours = Way::new(never, [sides.start(&guest, render)]);
+    for (id, render, load) in [
+        ("first", [].as_slice(), [].as_slice()),
+        ("first-minimal", &["--minimal"], &[]),
+        ("first-merge", &[], MERGE),
+        ("first-merge-minimal", &["--minimal"], MERGE),
+    ] {
+        let ours = Way::new(never, [sides.many(&guest.xml, render, load)]);
         keep(measured, id, bench.in_turn(rounds, &[ours, create()])?)?;
     }
+    let empty = || {
+        never()?;
+        stage.forget_bases()
+    };
+    let ours = Way::new(empty, [sides.many(&guest.xml, &[], MERGE)]);
+    keep(measured, "first-of-host", bench.in_turn(rounds, &[ours, create()])?)?;
     measured.memory.push(("first start".into(), bench.peaks(&sides.start(&guest, &[]))?.1));
 
     let prepare = Bench::new(&stage.dir.join("guests")).map(std::cell::RefCell::new)?;
@@ -204,8 +218,13 @@ fn one_guest(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mu
         };
         Way::new(before, [sides.theirs(&["-r", "-F", &disk], &with_plugged)])
     };
-    for (id, render) in [("plug", [].as_slice()), ("plug-minimal", &["--minimal"])] {
-        let ours = Way::new(started(render), [sides.start(&with_plugged, render)]);
+    for (id, render, load) in [
+        ("plug", [].as_slice(), [].as_slice()),
+        ("plug-minimal", &["--minimal"], &[]),
+        ("plug-merge", &[], MERGE),
+        ("plug-merge-minimal", &["--minimal"], MERGE),
+    ] {
+        let ours = Way::new(started(render), [sides.many(&with_plugged.xml, render, load)]);
         keep(measured, id, bench.in_turn(rounds, &[ours, append()])?)?;
     }
 
@@ -270,6 +289,7 @@ fn many_guests(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &
         ("cold-minimal", ["--minimal"].as_slice(), [].as_slice()),
         ("cold", &[], &[]),
         ("direct", &[], &["--direct"]),
+        ("cold-merge", &[], MERGE),
     ] {
         let mut sample = Sample::default();
         sample.push(bench.once(&Way::new(never, [sides.many(&dir, render, load)]))?);

@@ -135,6 +135,17 @@ impl Stage {
         }
         gone(fs::remove_file(self.dir.join("cache").join(format!("{profile}.policy"))))
     }
+
+    /// A host on which no guest ever started: no base of guests is kept.
+    pub(super) fn forget_bases(&self) -> Result<()> {
+        for entry in fs::read_dir(self.dir.join("cache"))? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(b"base-") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Not being there is as good as being removed.

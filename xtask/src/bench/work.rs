@@ -42,6 +42,11 @@ const COMPILE: &str = "Nearly all of it is one compile of libvirt's abstraction,
 /// Of everything that compiles a minimal profile.
 const MINIMAL: &str = "Most of it is the compile of the minimal profile; three programs, two runs of the parser and the writes \
     that are safe on the disk are the rest.";
+/// Of everything that merges.
+const MERGE: &str = "No compile is left in it: the starts of three programs and of one run of the parser, which loads, are most.";
+/// Of what is paid once.
+const ONCE: &str = "Paid once for each base of a host, and again when an include, the parser or the features change: the base is \
+    compiled under three names, so that what was found out of two is tried with the third.";
 /// Of what hardly runs.
 const START: &str = "The start of the program is more than half of it.";
 
@@ -63,6 +68,15 @@ pub(super) const ALL: &[Work] = &[
         .at_least(10.0)
         .aim(20.0)
         .why(MINIMAL),
+    work("first-merge", "first start with `aa-load --merge`, libvirt's abstraction", "`virt-aa-helper -c`")
+        .at_least(3.0)
+        .why(MERGE),
+    work("first-merge-minimal", "first start with `--minimal` and `aa-load --merge`", "`virt-aa-helper -c`")
+        .at_least(10.0)
+        .aim(20.0)
+        .why(MERGE),
+    work("first-of-host", "the first guest of a host, with `aa-load --merge`, empty cache", "`virt-aa-helper -c`")
+        .why(ONCE),
     work("restart", "restart of an unchanged guest", "`virt-aa-helper -c`").at_least(20.0),
     work("plug", "one disk plugged in, with libvirt's abstraction", "`virt-aa-helper -r -F`")
         .at_least(5.0)
@@ -72,6 +86,14 @@ pub(super) const ALL: &[Work] = &[
         .at_least(5.0)
         .aim(15.0)
         .why(MINIMAL),
+    work("plug-merge", "one disk plugged in, with `aa-load --merge`, libvirt's abstraction", "`virt-aa-helper -r -F`")
+        .at_least(5.0)
+        .aim(15.0)
+        .why(MERGE),
+    work("plug-merge-minimal", "one disk plugged in, with `--minimal` and `aa-load --merge`", "`virt-aa-helper -r -F`")
+        .at_least(5.0)
+        .aim(15.0)
+        .why(MERGE),
     work(
         "calls",
         "one start as libvirtd drives it, `-c` and three `-F`: our `virt-aa-helper`",
@@ -88,6 +110,9 @@ pub(super) const ALL: &[Work] = &[
     work("direct", "the same with `aa-load --direct`", "`virt-aa-helper -c`, one after another")
         .at_least(5.0)
         .why(COMPILE),
+    work("cold-merge", "MANY profiles loaded, cold, with `aa-load --merge`", "`virt-aa-helper -c`, one after another")
+        .at_least(5.0)
+        .why(MERGE),
     work("warm", "MANY profiles loaded, warm", "`virt-aa-helper -c`, one after another").at_least(50.0),
     work("confine", "`aa-confine` and `/bin/true` under a profile", "`aa-exec` of AppArmor"),
     work("floor", "`/bin/true`", "`/bin/true` again: how much two equal samples differ"),
