@@ -84,6 +84,14 @@ case_the_tools_do_their_work() {
     confine_guest caged.xml
     [ "$(jq -r .action loaded.json)" = replaced ]
     opens caged "$IMAGES/caged-second.img"
+    # Merged instead of compiled: as much and no more.
+    truncate -s 1M "$IMAGES/caged-third.img"
+    domain_xml caged "$UUID" "$DISK" "$IMAGES/caged-third.img" >caged.xml
+    aa-derive caged.xml | aa-render | aa-load --merge --verbose >loaded.json 2>merged.err || fail "$(cat merged.err)"
+    [ "$(jq -r .action loaded.json)" = replaced ]
+    if grep 'compiled whole' merged.err; then fail "not merged"; fi
+    opens caged "$IMAGES/caged-third.img"
+    cannot_open caged "$IMAGES/caged-second.img"
     expect 1 aa-load remove "$PROFILE"
     quit_qemu caged
     expect 0 aa-load remove "$PROFILE"
