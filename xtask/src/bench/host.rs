@@ -56,15 +56,16 @@ pub(crate) struct Point {
 struct Extent {
     rounds: usize,
     many: usize,
+    most_loaded: usize,
     most_domains: usize,
 }
 
 impl Extent {
     fn of(quick: bool) -> Self {
         if quick {
-            Self { rounds: 5, many: 30, most_domains: 1000 }
+            Self { rounds: 5, many: 30, most_loaded: 100, most_domains: 1000 }
         } else {
-            Self { rounds: 25, many: 1000, most_domains: 100_000 }
+            Self { rounds: 25, many: 1000, most_loaded: 10_000, most_domains: 100_000 }
         }
     }
 }
@@ -125,6 +126,7 @@ pub(super) fn measure(stage: &Stage, tools: &Path, original: &Path, quick: bool)
     starts(&mut bench, &sides, extent, &mut measured)?;
     one_guest(&mut bench, &sides, extent, &mut measured)?;
     many_guests(&mut bench, &sides, extent, &mut measured)?;
+    loaded(&mut bench, &sides, extent, &mut measured)?;
     growth(&mut bench, &sides, extent, &mut measured)?;
     Ok(measured)
 }
@@ -304,6 +306,37 @@ fn many_guests(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &
     never()?;
     stage.holds_nothing()?;
     fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
+/// A host with more and more guests: from their definitions to the kernel.
+fn loaded(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mut Measured) -> Result<()> {
+    let stage = sides.stage;
+    let dir = stage.dir.join("loaded");
+    let mut curves = [("cold", Vec::new()), ("warm", Vec::new())];
+    for count in [1, 10, 100, 1000, 10_000].into_iter().filter(|&count| count <= extent.most_loaded) {
+        stage.holds_nothing()?;
+        fs::write(stage.dir.join("kernel/apparmor/.replace"), "")?;
+        for guest in make(stage, &dir, count)? {
+            sides.never_started(&guest)?;
+        }
+        let pipe = sides.many(&dir, &["--minimal"], MERGE);
+        for (name, points) in &mut curves {
+            let (took, peaks) = bench.peaks(&pipe)?;
+            let peak = peaks.into_iter().max();
+            say!("{count} guests loaded, {name}: {:.3} s, {} KiB", took.wall, peak.unwrap_or_default())?;
+            points.push(Point { count, seconds: took.wall, peak });
+            hold_what_was_written(stage)?;
+        }
+    }
+    stage.holds_nothing()?;
+    fs::remove_dir_all(&dir)?;
+    measured.growth.push(Growth {
+        id: "loaded".into(),
+        title: "Guests of a host: derived, rendered (--minimal) and loaded (--merge)".into(),
+        along: "guests".into(),
+        curves: curves.into_iter().map(|(name, points)| (name.to_owned(), points)).collect(),
+    });
     Ok(())
 }
 
