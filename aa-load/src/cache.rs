@@ -289,6 +289,42 @@ mod tests {
     }
 
     #[test]
+    fn bases_are_kept_by_their_key_and_the_oldest_of_too_many_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, name) = (cache(&dir), NAME.parse().unwrap());
+        let key = |number: usize| [u8::try_from(number).unwrap(); 32];
+        cache.put(name, &[1; 32], b"policy").unwrap();
+        for number in 0..MOST_BASES + 2 {
+            let _lock = cache.lock_bases().unwrap();
+            cache.keep_base(&key(number), b"base").unwrap();
+            let file =
+                File::options().write(true).open(cache.directory.join(base_name(&key(number)))).unwrap();
+            let day = std::time::Duration::from_secs(86_400 * (number as u64 + 1));
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH + day).unwrap();
+        }
+        for number in 0..MOST_BASES + 2 {
+            assert_eq!(cache.base(&key(number)).is_some(), number >= 2, "{number}");
+        }
+        // Another key with the same beginning, which names the file, is another base.
+        let mut other = key(5);
+        other[31] ^= 1;
+        assert_eq!(cache.base(&other), None);
+        // Those who ask for guests see none of them, and guests' entries stay.
+        assert_eq!(cache.profiles().unwrap(), [name]);
+        assert!(cache.get(name, &[1; 32]).is_some());
+    }
+
+    #[test]
+    fn a_text_is_there_for_as_long_as_it_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(&dir);
+        let read = |path: &Path| (path.to_owned(), fs::read_to_string(path).unwrap());
+        let (path, text) = cache.with_text("profile x { }", read).unwrap();
+        assert_eq!(text, "profile x { }");
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn a_writer_that_died_half_way_leaves_the_old_entry() {
         let dir = tempfile::tempdir().unwrap();
         let (cache, name) = (cache(&dir), NAME.parse::<ProfileName>().unwrap());
