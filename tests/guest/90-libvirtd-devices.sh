@@ -131,7 +131,69 @@ case_an_input_device() {
     virsh destroy input
 }
 
-# A folder of the host's. libvirtd does not plug this kind into a running guest.
+# An event device of the host's as a PCI device: evdev's other form, the one that libvirtd plugs into a running guest.
+case_an_event_device_that_comes_and_goes() {
+    modprobe evdev
+    wait_for test -c /dev/input/event0
+    system_guest event
+    local node=/dev/input/event0 mark
+    is_closed "$node"
+    echo "<input type='passthrough' bus='virtio'><source evdev='$node'/></input>" >event.xml
+    mark=$(log_mark)
+    attach event.xml
+    undisturbed "$mark"
+    has_open "$QEMU_PID" "$node"
+    for other in /dev/input/event*; do
+        [ "$other" = "$node" ] || is_closed "$other"
+    done
+    detach event.xml "$node"
+    # libvirtd tells the helper before it drops the device from the definition: the next change ends the rule. The
+    # node is gone at once from the /dev that the guest sees.
+    [ ! -e "/proc/$QEMU_PID/root$node" ]
+    truncate -s 1M "$IMAGES/event.iso"
+    disk_device "$IMAGES/event.iso" vdb virtio >other.xml
+    attach other.xml
+    detach other.xml "$IMAGES/event.iso"
+    wait_for is_closed "$node"
+    confined event
+    virsh destroy event
+}
+
+# usb_node PRODUCT: the node of a USB device of this machine.
+usb_node() {
+    local product
+    product=$(grep -lx "$1" /sys/bus/usb/devices/*/product) || return
+    printf '/dev/bus/usb/%03d/%03d\n' "$(cat "${product%/*}/busnum")" "$(cat "${product%/*}/devnum")"
+}
+
+case_a_usb_device_that_comes_and_goes() {
+    modprobe xhci-pci
+    wait_for usb_node 'QEMU USB Tablet'
+    wait_for usb_node 'QEMU USB Keyboard'
+    local node other mark
+    node=$(usb_node 'QEMU USB Tablet')
+    other=$(usb_node 'QEMU USB Keyboard')
+    [ -c "$node" ] && [ -c "$other" ]
+    host_file "$IMAGES/usb.img"
+    DEVICES="<controller type='usb' model='qemu-xhci'/>" define_guest usb "$IMAGES/usb.img"
+    start_guest usb
+    confined usb
+    is_closed "$node"
+    echo "$node" | sed "s|.*/\(.*\)/\(.*\)|<hostdev mode='subsystem' type='usb'><source>\
+        <address bus='\1' device='\2'/></source></hostdev>|" >usb.xml
+    mark=$(log_mark)
+    attach usb.xml
+    # QEMU's USB library asks for the mounts too, and does without: no helper's rules and no abstraction let it.
+    [ -z "$(denials_since "$mark" | grep -v 'name="/proc/[0-9]*/mountinfo"')" ]
+    has_open "$QEMU_PID" "$node"
+    is_closed "$other"
+    detach usb.xml '<hostdev'
+    wait_for is_closed "$node"
+    confined usb
+    virsh destroy usb
+}
+
+# A folder of the host's, by 9p, which libvirtd does not plug into a running guest.
 case_a_shared_folder() {
     mkdir -p /srv/folder/below /srv/folder-beside
     host_file "$IMAGES/folder.img" /srv/folder/below/file /srv/folder-beside/file
@@ -149,4 +211,41 @@ case_a_shared_folder() {
     start_guest folder
     denied_file folder /srv/folder/below/file
     virsh destroy folder
+}
+
+no_virtiofsd() {
+    [ -z "$(pgrep virtiofsd)" ]
+}
+
+# A folder by virtiofs, which libvirtd does plug into a running guest. Its daemon reads it; QEMU has the daemon's
+# socket, and no business in the folder.
+case_a_shared_folder_that_comes_and_goes() {
+    mkdir -p /srv/plugged
+    host_file /srv/plugged/file
+    chmod 777 /srv/plugged
+    boot_disk "$IMAGES/virtiofs.img"
+    MACHINE=pc define_guest virtiofs "$IMAGES/virtiofs.img"
+    sed -i "s|<devices>|<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><devices>|" virtiofs.xml
+    virsh define virtiofs.xml
+    start_system virtiofs
+    confined virtiofs
+    # The root of this machine is the kernel's first file system, which no pivot_root can leave.
+    cat >folder.xml <<XML
+<filesystem type='mount' accessmode='passthrough'>
+  <driver type='virtiofs'/><binary><sandbox mode='chroot'/></binary>
+  <source dir='/srv/plugged'/><target dir='shared'/>
+</filesystem>
+XML
+    local mark daemon
+    mark=$(log_mark)
+    attach folder.xml
+    undisturbed "$mark"
+    daemon=$(pgrep virtiofsd)
+    [ -n "$daemon" ]
+    denied_file virtiofs /srv/plugged/file
+    detach folder.xml "<filesystem"
+    wait_for no_virtiofsd
+    denied_file virtiofs /srv/plugged/file
+    confined virtiofs
+    virsh destroy virtiofs
 }
