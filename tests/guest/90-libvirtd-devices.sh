@@ -1,6 +1,7 @@
 # Devices that come to a running guest of libvirtd's, and go.
 case_timeout=300
 on_request=yes
+each_change=case_a_disk_on_each_bus
 
 setup() {
     mkdir -p /srv
