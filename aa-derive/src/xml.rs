@@ -17,6 +17,8 @@ use thiserror::Error;
 pub const MAX_BYTES: usize = 10 * 1024 * 1024;
 /// Deepest nesting: room for a backing chain of 200 written out in full.
 const MAX_DEPTH: usize = 1024;
+/// Most elements: as many as the largest document has of forty bytes each. Each takes some two hundred bytes of memory.
+const MAX_ELEMENTS: usize = 256 * 1024;
 /// Most attributes of one element: each is compared with those before it.
 const MAX_ATTRIBUTES: usize = 256;
 
@@ -82,6 +84,8 @@ pub enum XmlErrorKind {
     DuplicateAttribute(String),
     #[error("elements are nested deeper than {MAX_DEPTH}")]
     TooDeep,
+    #[error("there are more than {MAX_ELEMENTS} elements")]
+    TooManyElements,
     #[error("an element has more than {MAX_ATTRIBUTES} attributes")]
     TooManyAttributes,
 }
@@ -413,6 +417,9 @@ impl<'i> Builder<'i> {
         if self.open.len() >= MAX_DEPTH {
             return self.fail(XmlErrorKind::TooDeep);
         }
+        if self.elements.len() == MAX_ELEMENTS {
+            return self.fail(XmlErrorKind::TooManyElements);
+        }
         let full = tag.name().0;
         // Names are borrowed from the text: the tag starts at the cursor, one byte behind the «<».
         let first = self.cursor.offset + 1;
@@ -666,7 +673,7 @@ mod tests {
 
     /// With a comparison of each with each, the second would take minutes.
     #[test]
-    fn many_attributes_are_refused_and_many_siblings_counted() {
+    fn very_many_attributes_and_elements_are_refused_and_many_siblings_counted() {
         let element = |count: usize| {
             let attributes: Vec<String> = (0..count).map(|number| format!("a{number}='x'")).collect();
             format!("<a {}/>", attributes.join(" "))
@@ -681,6 +688,10 @@ mod tests {
         let last: Vec<String> =
             document.root().elements().skip(199_998).map(|element| element.path()).collect();
         assert_eq!(last, ["a99999", "b[100000]"]);
+
+        let with = |count: usize| format!("<a>{}</a>", "<b/>".repeat(count - 1));
+        assert!(Document::parse(with(MAX_ELEMENTS).as_bytes()).is_ok());
+        assert_eq!(error(&with(MAX_ELEMENTS + 1)).kind, XmlErrorKind::TooManyElements);
     }
 
     /// The same tree as roxmltree sees: names, attributes, text.
