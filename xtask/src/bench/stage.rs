@@ -107,6 +107,11 @@ impl Stage {
         Ok(fs::read(self.apparmor().join(".replace"))?)
     }
 
+    /// Nothing was loaded yet.
+    pub(super) fn forget_what_was_written(&self) -> Result<()> {
+        Ok(fs::write(self.apparmor().join(".replace"), "")?)
+    }
+
     /// The kernel holds these profiles. Without a hash it is told of no content, so that loads go through; with one
     /// it holds exactly that.
     pub(super) fn holds(&self, profile: &str, hash: Option<&str>) -> Result<()> {
