@@ -1,13 +1,12 @@
 //! Base profiles of what one guest uses and nothing else.
 //!
 //! `policy/minimal/` holds a fragment for each thing that a guest may use, written from what QEMU 7.2
-//! and 10.0 were seen to open. `core` and the guest's own emulator are always there; the features that
-//! the record names choose the rest. The abstraction that serves guests with a template is all of the
+//! and 10.0 were seen to open. `core` is always there; the features that the record names choose the
+//! rest. Of a path out of the domain nothing is written here but what is a rule of the record. The abstraction that serves guests with a template is all of the
 //! fragments together. docs/minimal.md shows what comes of it.
 
 use std::collections::BTreeSet;
 
-use aa_contract::quote::escape_literal;
 use aa_contract::{Derived, Feature, Rule, Target, TemplateKind};
 
 use aa_contract::syntax;
@@ -99,15 +98,9 @@ pub fn template(record: &Derived) -> String {
 fn qemu(record: &Derived, out: &mut String) {
     let mut chosen = BTreeSet::from([Fragment::Core]);
     chosen.extend(record.uses().iter().flat_map(|feature| fragments_of(*feature)));
-    match &record.domain().emulator {
-        Some(emulator) => {
-            out.push_str("  # The one emulator of this guest.\n  \"");
-            escape_literal(emulator.as_str(), out);
-            out.push_str("\" rmix,\n\n");
-        }
-        None => {
-            chosen.insert(Fragment::Emulators);
-        }
+    // The emulator that the domain names is one of the record's rules, if the path policy knows it as one.
+    if record.domain().emulator.is_none() {
+        chosen.insert(Fragment::Emulators);
     }
     for (index, fragment) in chosen.into_iter().enumerate() {
         if index > 0 {
@@ -268,7 +261,7 @@ mod tests {
         }
     }
 
-    /// The profile is its head, the emulator's line, the chosen fragments, and not a line more.
+    /// The profile is its head, the chosen fragments, and not a line more; no emulator that is no rule of the record.
     #[test]
     fn there_is_nothing_else_in_it() {
         for feature in features().into_iter().filter(|feature| *feature != Feature::Passt) {
@@ -277,7 +270,6 @@ mod tests {
             for part in [
                 HEAD,
                 "\n#include <tunables/global>\n\nprofile LIBVIRT_TEMPLATE flags=(attach_disconnected) {\n",
-                "  # The one emulator of this guest.\n  \"/opt/q\\052\" rmix,\n\n",
                 Fragment::Core.text(),
             ] {
                 rest = rest.strip_prefix(part).unwrap();

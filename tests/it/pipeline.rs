@@ -56,6 +56,26 @@ fn the_documented_example_has_the_documented_rules() {
     }
 }
 
+/// The emulator's path is the domain's word, as every other: it is executed and read only if the path policy lets it be.
+#[test]
+fn an_emulator_that_is_none_is_in_no_profile() {
+    let qemu = "/usr/bin/qemu-system-x86_64";
+    for (emulator, is_granted) in [(qemu, true), ("/etc/shadow", false), ("/usr/bin/bash", false)] {
+        let xml = testqemu().replace(&format!("<emulator>{qemu}<"), &format!("<emulator>{emulator}<"));
+        assert!(xml.contains(emulator));
+        let record = output(&mut tool("aa-derive"), &xml);
+        for base in [&["--base", "/nonexistent"][..], &["--minimal"]] {
+            let profile = output(tool("aa-render").arg("--stdout").args(base), &record);
+            assert_eq!(
+                profile.contains(&format!("  \"{emulator}\" rmix,\n")),
+                is_granted,
+                "{base:?} {emulator}"
+            );
+            assert_eq!(profile.contains(emulator), is_granted, "{base:?} {emulator}");
+        }
+    }
+}
+
 #[test]
 fn one_bad_domain_does_not_stop_a_pipe() {
     let dir = tempfile::tempdir().unwrap();

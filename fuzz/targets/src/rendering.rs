@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aa_contract::{Derived, Mode, Rule, Target};
+use aa_contract::{Derived, LiteralPath, Mode, Rule, RuleSet, Target};
+use aa_render::minimal;
 use aa_render::profile_text::ProfileText;
 use aa_render::rules_file::{self, RulesFileError, RulesFileReason};
 use aa_render::template::{MARKER, Template, expand_missing};
@@ -22,6 +23,15 @@ pub(crate) fn renders(record: &Derived) {
         // A pattern that is no more than a path meets that path only here.
         Err(RulesFileError { reason: RulesFileReason::Exec(_), .. }) => {}
         Err(error) => panic!("{error}: {text}"),
+    }
+    // A minimal profile has nothing else of the record's.
+    let mut domain = record.domain().clone();
+    domain.emulator = domain.emulator.map(|_| LiteralPath::new("/emulator").unwrap());
+    let bare = Derived::new(domain, record.uses().to_vec(), RuleSet::default(), Vec::new());
+    let (minimal, constant) = (minimal::template(record), minimal::template(&bare));
+    let known: BTreeSet<&str> = constant.lines().chain(text.lines()).map(str::trim_start).collect();
+    for line in minimal.lines().map(str::trim_start) {
+        assert!(known.contains(line), "{line}");
     }
     // Between the braces of a profile they stay between them.
     let profile = format!("profile {MARKER} {{\n{text}}}\n");
