@@ -82,6 +82,10 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 /// Families in which a rule may have more letters than the original's for the same pattern.
 const MORE_LETTERS: [&str; 3] = ["shares", "persistent-store", "acpi-and-kernels"];
 
+/// Families of elements that the original does not look at, and so cannot refuse.
+const UNSEEN: [&str; 5] =
+    ["command-line", "displays-and-sound", "log-files", "network-storage", "reservations"];
+
 /// The family of a rule that the original lacks, or has with fewer letters (`in_part`).
 pub(super) fn wider(rule: &Rule, in_part: bool) -> Option<&'static str> {
     let element = without_positions(&rule.origin.as_ref()?.element);
@@ -188,7 +192,9 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
     } else if errors.contains("namespace prefix") {
         Some("unbound-prefixes")
     } else {
-        None
+        let (_, rest) = errors.split_once(" may not be granted: ")?;
+        let (element, _) = rest.split_once(" asks for ")?;
+        family_of(&without_positions(element)).filter(|family| UNSEEN.contains(family))
     }
 }
 
