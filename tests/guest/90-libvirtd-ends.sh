@@ -1,6 +1,7 @@
 # How a guest of libvirtd's ends, and libvirtd itself: the profile is in force as long as the guest runs, and no longer.
 case_timeout=240
 on_request=yes
+each_change=case_libvirtd_is_killed
 
 setup() {
     start_libvirtd

@@ -2,6 +2,7 @@
 # reaches what it has now, and no longer what only the job needed.
 case_timeout=240
 on_request=yes
+each_change=case_snapshot_and_active_commit
 
 setup() {
     quick_parser
