@@ -50,8 +50,10 @@ pub enum Error {
         /// The path.
         place: String,
     },
-    /// Older than Linux 5.6, or a filter on system calls.
-    #[error("the kernel has no openat2 (Linux 5.6), so /proc cannot be trusted")]
+    /// Older than Linux 5.6, or a filter on system calls: systemd's cannot look into the arguments of openat2.
+    #[error(
+        "the kernel has no openat2 (Linux 5.6), or a filter takes it away (as systemd's RestrictSUIDSGID= does), so /proc cannot be trusted"
+    )]
     NoOpenat2,
     /// A file that must be there could not be opened or read.
     #[error("{place}: {source}")]
