@@ -1,6 +1,7 @@
 # contrib/: the shell example, and the hook called as libvirtd calls it.
 
-DOC=/usr/share/doc/aa-svirt/contrib
+CONFINED_GUEST=/usr/lib/aa-svirt/confined-guest
+HOOK=/usr/share/doc/aa-svirt/contrib/libvirt-hook-qemu
 
 setup() {
     systemd-sysusers
@@ -21,7 +22,7 @@ example_guest() {
 
 # example NAME ARGUMENT…: the script starts a QEMU that runs no guest code.
 example() {
-    "$DOC/confined-guest" start "$1.xml" -M none -nodefaults -display none -S "${@:2}"
+    "$CONFINED_GUEST" start "$1.xml" -M none -nodefaults -display none -S "${@:2}"
 }
 
 # start_example NAME ARGUMENT…: the same; its process is $QEMU_PID.
@@ -41,7 +42,7 @@ case_the_shell_example_starts_and_stops_a_confined_guest() {
     mark=$(log_mark)
     cannot_open shell "$IMAGES/not-the-shells.img"
     denied "$mark" "$PROFILE" "$IMAGES/not-the-shells.img"
-    "$DOC/confined-guest" stop shell.xml
+    "$CONFINED_GUEST" stop shell.xml
     [ ! -d "/proc/$QEMU_PID" ]
     [ -z "$(mode_of "$PROFILE")" ]
     [ ! -e "/run/aa-svirt/$UUID" ]
@@ -63,7 +64,19 @@ case_the_shell_example_keeps_a_running_guest_from_a_second_start() {
     expect 1 example twice
     [ "$(label_of "$first")" = "$PROFILE (enforce)" ]
     [ "$(mode_of "$PROFILE")" = enforce ]
-    "$DOC/confined-guest" stop twice.xml
+    "$CONFINED_GUEST" stop twice.xml
+}
+
+case_the_shell_example_stops_a_guest_that_has_died() {
+    example_guest died
+    start_example died
+    kill -9 "$QEMU_PID"
+    wait_for not_running "$QEMU_PID"
+    expect 1 example died
+    says "$stderr" 'runs, or was not stopped'
+    "$CONFINED_GUEST" stop died.xml
+    [ -z "$(mode_of "$PROFILE")" ]
+    [ ! -e "/run/aa-svirt/$UUID" ]
 }
 
 case_the_shell_example_ends_no_other_process() {
@@ -71,17 +84,17 @@ case_the_shell_example_ends_no_other_process() {
     start_example forged
     sleep 600 &
     echo $! >"/run/aa-svirt/$UUID/pid"
-    expect 1 "$DOC/confined-guest" stop forged.xml
+    expect 1 "$CONFINED_GUEST" stop forged.xml
     says "$stderr" 'is not of'
     kill -0 $!
     kill -0 "$QEMU_PID"
     echo "$QEMU_PID" >"/run/aa-svirt/$UUID/pid"
-    "$DOC/confined-guest" stop forged.xml
+    "$CONFINED_GUEST" stop forged.xml
 }
 
 # hook NAME OPERATION SUB: as libvirtd calls it, with the guest's XML. It may print nothing on standard output.
 hook() {
-    "$DOC/libvirt-hook-qemu" "$1" "$2" "$3" - <"$1.xml"
+    "$HOOK" "$1" "$2" "$3" - <"$1.xml"
 }
 
 case_the_hook_lets_a_confined_guest_run() {

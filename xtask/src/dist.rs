@@ -106,9 +106,14 @@ pub(crate) fn items(tools: &Path) -> Result<Vec<Item>> {
         copied(&mut items, &root.join("aa-render/policy").join(policy), &format!("{SHARE}/policy/{policy}"))?;
     }
     let contrib = root.join("contrib");
-    copied(&mut items, &contrib.join("aa-svirt.sysusers"), "usr/lib/sysusers.d/aa-svirt.conf")?;
-    for script in ["confined-guest", "libvirt-hook-qemu"] {
-        copied(&mut items, &contrib.join(script), &format!("{DOC}/contrib/{script}"))?;
+    for (file, to) in [
+        ("aa-svirt.sysusers", "usr/lib/sysusers.d/aa-svirt.conf".to_owned()),
+        // Not in bin, which is for PATH.
+        ("confined-guest", format!("{OWN}/confined-guest")),
+        // For an administrator to put in place: libvirtd runs every hook that it finds.
+        ("libvirt-hook-qemu", format!("{DOC}/contrib/libvirt-hook-qemu")),
+    ] {
+        copied(&mut items, &contrib.join(file), &to)?;
     }
     copied(&mut items, &root.join("schema"), &format!("{SHARE}/schema"))?;
     copied(&mut items, &root.join("docs"), &format!("{DOC}/docs"))?;
