@@ -108,7 +108,8 @@ pub(crate) fn items(tools: &Path) -> Result<Vec<Item>> {
     let contrib = root.join("contrib");
     for (file, to) in [
         ("aa-svirt.sysusers", "usr/lib/sysusers.d/aa-svirt.conf".to_owned()),
-        // Not in bin, which is for PATH.
+        ("aa-svirt-guest@.service", "usr/lib/systemd/system/aa-svirt-guest@.service".to_owned()),
+        // Not in bin, which is for PATH: the service runs it.
         ("confined-guest", format!("{OWN}/confined-guest")),
         // For an administrator to put in place: libvirtd runs every hook that it finds.
         ("libvirt-hook-qemu", format!("{DOC}/contrib/libvirt-hook-qemu")),

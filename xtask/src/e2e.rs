@@ -33,8 +33,12 @@ pub(crate) struct Args {
 
 /// The boots of one suite: the directory of cases, the kernel's command line for them, and whether they find the
 /// tools installed.
-const BOOTS: [(&str, &str, bool); 3] =
-    [(".", "apparmor=1", true), ("off", "apparmor=0", true), ("fresh", "apparmor=1", false)];
+const BOOTS: [(&str, &str, bool); 4] = [
+    (".", "apparmor=1", true),
+    ("off", "apparmor=0", true),
+    ("fresh", "apparmor=1", false),
+    ("systemd", "apparmor=1 aa.init=systemd", true),
+];
 
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let suites = args.suite.map_or(Suite::ALL.to_vec(), |suite| vec![suite]);
