@@ -375,7 +375,10 @@ fn proven(policy: Policy) {
         let name = ProfileName::new(aa_contract::Uuid::from_bytes(uuid));
         let profile = place.profile(name, policy, &lines(&rules));
         let before = place.compiles.get();
-        let policy = match place.merge(&profile) {
+        let policy = place.merge(&profile);
+        // The first set makes the base, also one that is refused.
+        bases.set(bases.get() + usize::from(place.compiles.get() != before));
+        let policy = match policy {
             Ok(policy) => policy,
             Err(Refused(why)) if why.contains("audit deny") => {
                 refused.set(refused.get() + 1);
@@ -383,7 +386,6 @@ fn proven(policy: Policy) {
             }
             Err(Refused(why)) => return Err(TestCaseError::fail(why)),
         };
-        bases.set(bases.get() + usize::from(place.compiles.get() != before));
         let parsers = place.compile(&profile.file);
         let own = stream::parse(&policy).unwrap();
         prop_assert!(stream::same(&own, &stream::parse(&parsers).unwrap()), "{}", lines(&rules));
