@@ -12,7 +12,7 @@ use aa_contract::Feature;
 use aa_tests::compiled::{BASE, FileDfa, READ, WRITE, parser};
 
 use crate::parser::FEATURES;
-use crate::support::{UUID, disk, record_of, run};
+use crate::support::{UUID, disk, record_of, rule, run};
 
 const EXECUTE: u32 = 0x1;
 /// The guest that most hosts run.
@@ -149,7 +149,8 @@ impl Tree {
 
     fn profile(&self, args: &[&str], uses: &str) -> Profile {
         let args: Vec<&str> = ["--stdout"].iter().chain(args).copied().collect();
-        let (status, text, err) = run(&args, &record_of(UUID, uses, &disk()));
+        let rules = [disk(), rule("/usr/bin/qemu-system-x86_64", "rmix")].join(",");
+        let (status, text, err) = run(&args, &record_of(UUID, uses, &rules));
         assert_eq!(status, 0, "{err}");
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
