@@ -13,12 +13,10 @@ setup() {
     echo '{}' >/srv/data/cages.json
     truncate -s 64k "$IMAGES/cages.img"
     printf 'profile %s {\n  file,\n}\n' cages-other libvirt-cages | apparmor_parser -K -r
-    apparmor_parser -K -r /etc/apparmor.d/usr.lib.aa-svirt.bin.*
     helper_profile ours
 }
 
 teardown() {
-    apparmor_parser -K -R /etc/apparmor.d/usr.lib.aa-svirt.bin.*
     rm -f /etc/libvirt/qemu/cages.xml "$PROFILES/libvirt-cages"
     helper_profile debian
 }
