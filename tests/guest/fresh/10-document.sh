@@ -274,8 +274,8 @@ case_long_each_step() {
     changed vm vdc
     opens vm /srv/notes.img true
     isolated busy
-    gone busy
     for name in vm busy; do
+        gone "$name"
         start_guest "$name"
         isolated "$name"
         opens "$name" /srv/notes.img true
