@@ -37,6 +37,8 @@ case_remove_waits_for_the_last_process() {
     expect 0 aa-load remove "$PROFILE"
     [ "$(jq -r .action <<<"$stdout")" = removed ]
     [ -z "$(mode_of "$PROFILE")" ]
+    # The kernel records it as a denial of the tool.
+    expect_denial 'info="label not found".* profile="aa-confine"'
     expect 125 aa-confine --uuid "$UUID" -- /usr/bin/true
 }
 
