@@ -12,7 +12,7 @@ use crate::report::{Outcome, Tally, say, verdict};
 use crate::workspace;
 
 /// A guest that runs longer is ended.
-const LIMIT: Duration = Duration::from_secs(25 * 60);
+const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// As LIMIT, where cases that are too long for each change may run.
 const LIMIT_ON_REQUEST: Duration = Duration::from_secs(90 * 60);
 
