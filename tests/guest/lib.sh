@@ -263,6 +263,10 @@ helper_profile() {
     local from=/etc/apparmor.d
     [ "$1" != ours ] || from=/usr/share/aa-svirt/policy
     apparmor_parser -K -r "$from/usr.lib.libvirt.virt-aa-helper"
+    # Ours has the parser's profile within it, which a replacement leaves behind.
+    if [ "$1" = debian ] && grep -q '^virt-aa-helper//parser ' /sys/kernel/security/apparmor/profiles; then
+        printf %s virt-aa-helper//parser >/sys/kernel/security/apparmor/.remove
+    fi
     printf '%s\n' "$1" >/run/helper-profile
 }
 
