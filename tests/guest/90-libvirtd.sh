@@ -2,6 +2,7 @@
 case_timeout=240
 
 setup() {
+    mkdir -p /srv
     start_libvirtd
 }
 
