@@ -136,3 +136,27 @@ case_libvirtd_is_killed() {
     kill -9 "$INIT"
     wait_for ended
 }
+
+# libvirtd runs its helper for a device that is plugged in among the container's own files, where there is no profile to
+# change: no helper can help it. The container stays as it is.
+case_no_device_can_be_plugged_in() {
+    local helper node
+    trap 'use_helper ours' EXIT
+    container device
+    start_container device
+    truncate -s 1M disk.img
+    node=$(losetup --find --show disk.img)
+    cp "$PROFILES/$PROFILE.files" before
+    for helper in original ours; do
+        use_helper "$helper"
+        expect 1 lxc attach-disk device "$node" sda --sourcetype block --live
+        says "$stderr" 'cannot update AppArmor profile'
+        [ ! -e "/proc/$INIT/root/dev/sda" ]
+        [ "$(label_of "$INIT")" = "$PROFILE (enforce)" ]
+        [ "$(mode_of "$PROFILE")" = enforce ]
+    done
+    cmp before "$PROFILES/$PROFILE.files"
+    losetup --detach "$node"
+    lxc destroy device
+    wait_for ended
+}
