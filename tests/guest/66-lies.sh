@@ -74,7 +74,9 @@ case_apparmors_own_clean_up_leaves_guests_alone() {
     printf 'profile lies-stray { /x r, }\n' | apparmor_parser -K -r
     expect 0 aa-remove-unknown -n
     says "$stdout$stderr" lies-stray
-    [[ $stdout$stderr != *"$PROFILE"* ]] || fail "it would be removed: $stdout"
+    # It spares a guest's profile by its name. Not so the one of passt within it, in libvirt's template of Debian 13: that is
+    # kept by the guest's file alone, with libvirt's own helper too.
+    [[ $stdout$stderr != *"'$PROFILE'"* ]] || fail "it would be removed: $stdout"
     printf 'profile lies-stray {}\n' | apparmor_parser -K -R
     expect 0 aa-load remove "$PROFILE"
 }
