@@ -38,14 +38,7 @@ impl Base {
         let holes = name::holes(&pieces, &other)?;
         let denied = audited
             .iter()
-            .map(|rule| {
-                let pieces = stream::parse(&compile(rule)?)?;
-                let file = pieces.into_iter().find_map(|piece| match piece {
-                    Piece::Automaton { automaton, file: true, .. } => Some(automaton),
-                    _ => None,
-                });
-                file.ok_or(Refused("a denied rule without an automaton"))
-            })
+            .map(|rule| stream::file_rules(&stream::parse(&compile(rule)?)?).cloned())
             .collect::<Result<_, _>>()?;
         let base = Self { pieces, holes, denied };
         let third = name::name(name::THIRD).parse().map_err(|_| Refused("no name"))?;
@@ -66,24 +59,15 @@ impl Base {
         }
         let mut pieces = self.pieces.clone();
         name::rename(&mut pieces, &self.holes, profile)?;
-        let mut before = None;
+        let before = stream::file_rules(&pieces)?.clone();
         for piece in &mut pieces {
             if let Piece::Automaton { automaton, file: true, .. } = piece {
-                before = Some(automaton.clone());
                 rules::merge(automaton, rules)?;
             }
         }
         let policy = stream::write(&pieces);
         // What is written is read again: only that is to be loaded.
-        let after = stream::parse(&policy)?;
-        let after = after.iter().find_map(|piece| match piece {
-            Piece::Automaton { automaton, file: true, .. } => Some(automaton),
-            _ => None,
-        });
-        let (Some(before), Some(after)) = (before, after) else {
-            return Err(Refused("policy without an automaton of file rules"));
-        };
-        rules::check(&before, after, rules)?;
+        rules::check(&before, stream::file_rules(&stream::parse(&policy)?)?, rules)?;
         Ok(policy)
     }
 

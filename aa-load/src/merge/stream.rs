@@ -78,6 +78,15 @@ pub(crate) fn parse(blob: &[u8]) -> Result<Vec<Piece>, Refused> {
     Ok(pieces)
 }
 
+/// The automaton of the first profile's file rules, which every stream that [`parse`] takes has.
+pub(crate) fn file_rules(pieces: &[Piece]) -> Result<&Automaton, Refused> {
+    let file = pieces.iter().find_map(|piece| match piece {
+        Piece::Automaton { automaton, file: true, .. } => Some(automaton),
+        _ => None,
+    });
+    file.ok_or(Refused("policy without an automaton of file rules"))
+}
+
 /// The stream of these pieces.
 pub(crate) fn write(pieces: &[Piece]) -> Vec<u8> {
     let mut out = Vec::new();
