@@ -140,6 +140,7 @@ fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
     let items = input::items(&args.operands, &args.dir);
     if args.direct {
         load_set(args, &loader, items, out)?;
+        tell_refused(args, &loader, out);
     } else {
         let work = |(place, profile): Item| {
             let result = profile.and_then(|profile| match verb {
@@ -153,7 +154,6 @@ fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
             out.result(&place, result)
         });
     }
-    tell_refused(args, &loader, out);
     Ok(())
 }
 
