@@ -86,11 +86,6 @@ impl Sides<'_> {
         self.tools.join(name)
     }
 
-    /// derive, render and load of a guest.
-    fn start(&self, guest: &Guest, render: &[&str]) -> Pipe {
-        self.many(&guest.xml, render, &[])
-    }
-
     /// A call of either helper.
     fn helper(program: &Path, words: &[&str], guest: &Guest) -> Pipe {
         let mut all: Vec<OsString> = vec![program.into()];
@@ -103,10 +98,11 @@ impl Sides<'_> {
         Self::helper(self.original, words, guest)
     }
 
-    fn many(&self, dir: &Path, render: &[&str], load: &[&str]) -> Pipe {
+    /// derive, render and load of a guest, or of all in a directory.
+    fn start(&self, xml: &Path, render: &[&str], load: &[&str]) -> Pipe {
         let mut loads = self.load.clone();
         loads.extend(load.iter().map(OsString::from));
-        stage::start(self.tools, &loads, dir, render)
+        stage::start(self.tools, &loads, xml, render)
     }
 
     /// A host on which this guest never started, and whose kernel takes it.
@@ -185,16 +181,16 @@ fn one_guest(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mu
         ("first-merge", &[], MERGE),
         ("first-merge-minimal", &["--minimal"], MERGE),
     ] {
-        let ours = Way::new(never, [sides.many(&guest.xml, render, load)]);
+        let ours = Way::new(never, [sides.start(&guest.xml, render, load)]);
         keep(measured, id, bench.in_turn(rounds, &[ours, create()])?)?;
     }
     let empty = || {
         never()?;
         stage.forget_bases()
     };
-    let ours = Way::new(empty, [sides.many(&guest.xml, &[], MERGE)]);
+    let ours = Way::new(empty, [sides.start(&guest.xml, &[], MERGE)]);
     keep(measured, "first-of-host", bench.in_turn(rounds, &[ours, create()])?)?;
-    measured.memory.push(("first start".into(), bench.peaks(&sides.start(&guest, &[]))?.1));
+    measured.memory.push(("first start".into(), bench.peaks(&sides.start(&guest.xml, &[], &[]))?.1));
 
     let prepare = Bench::new(&stage.dir.join("guests")).map(std::cell::RefCell::new)?;
     let once = |pipe: Pipe| prepare.borrow_mut().once(&Way::plain(pipe)).map(drop);
@@ -202,7 +198,7 @@ fn one_guest(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mu
         let (once, guest) = (&once, &guest);
         move || {
             never()?;
-            once(sides.start(guest, render))
+            once(sides.start(&guest.xml, render, &[]))
         }
     };
     let in_force = || {
@@ -211,7 +207,7 @@ fn one_guest(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mu
         started(&[])()?;
         hold_what_was_written(stage)
     };
-    let restart = Way::new(in_force, [sides.start(&guest, &[])]);
+    let restart = Way::new(in_force, [sides.start(&guest.xml, &[], &[])]);
     keep(measured, "restart", bench.in_turn(rounds, &[restart, create()])?)?;
 
     let disk = plugged.to_string_lossy().into_owned();
@@ -228,7 +224,7 @@ fn one_guest(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mu
         ("plug-merge", &[], MERGE),
         ("plug-merge-minimal", &["--minimal"], MERGE),
     ] {
-        let ours = Way::new(started(render), [sides.many(&with_plugged.xml, render, load)]);
+        let ours = Way::new(started(render), [sides.start(&with_plugged.xml, render, load)]);
         keep(measured, id, bench.in_turn(rounds, &[ours, append()])?)?;
     }
 
@@ -297,15 +293,15 @@ fn many_guests(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &
         ("direct", &[], &["--direct"]),
     ] {
         let mut sample = Sample::default();
-        sample.push(bench.once(&Way::new(never, [sides.many(&dir, render, load)]))?);
+        sample.push(bench.once(&Way::new(never, [sides.start(&dir, render, load)]))?);
         keep(measured, id, [sample, theirs.clone()])?;
     }
     hold_what_was_written(stage)?;
-    let [sample] = bench.in_turn(3, &[Way::plain(sides.many(&dir, &[], &[]))])?;
+    let [sample] = bench.in_turn(3, &[Way::plain(sides.start(&dir, &[], &[]))])?;
     keep(measured, "warm", [sample, theirs])?;
     measured
         .memory
-        .push((format!("{} profiles, warm", extent.many), bench.peaks(&sides.many(&dir, &[], &[]))?.1));
+        .push((format!("{} profiles, warm", extent.many), bench.peaks(&sides.start(&dir, &[], &[]))?.1));
     never()?;
     stage.holds_nothing()?;
     fs::remove_dir_all(dir)?;
@@ -319,18 +315,22 @@ fn loaded(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mut M
     let mut curves = [("cold", Vec::new()), ("warm", Vec::new())];
     for count in [1, 10, 100, 1000, 10_000].into_iter().filter(|&count| count <= extent.most_loaded) {
         stage.holds_nothing()?;
-        fs::write(stage.dir.join("kernel/apparmor/.replace"), "")?;
-        for guest in make(stage, &dir, count)? {
-            sides.never_started(&guest)?;
-        }
-        let pipe = sides.many(&dir, &["--minimal"], MERGE);
-        for (name, points) in &mut curves {
-            let (took, peaks) = bench.peaks(&pipe)?;
+        stage.forget_what_was_written()?;
+        let guests = make(stage, &dir, count)?;
+        guests.iter().try_for_each(|guest| sides.never_started(guest))?;
+        let pipe = sides.start(&dir, &["--minimal"], MERGE);
+        let cold = bench.peaks(&pipe)?;
+        // All of them in one write, which is what the kernel holds from then on.
+        let direct = sides.start(&dir, &["--minimal"], &["--merge", "--direct"]);
+        bench.once(&Way::plain(direct))?;
+        hold_what_was_written(stage)?;
+        let warm = bench.peaks(&pipe)?;
+        for ((name, points), (took, peaks)) in curves.iter_mut().zip([cold, warm]) {
             let peak = peaks.into_iter().max();
             say!("{count} guests loaded, {name}: {:.3} s, {} KiB", took.wall, peak.unwrap_or_default())?;
             points.push(Point { count, seconds: took.wall, peak });
-            hold_what_was_written(stage)?;
         }
+        guests.iter().try_for_each(|guest| stage.forget(&guest.profile()))?;
     }
     stage.holds_nothing()?;
     fs::remove_dir_all(&dir)?;
