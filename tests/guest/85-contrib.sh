@@ -7,17 +7,9 @@ setup() {
     systemd-sysusers
 }
 
-# example_guest NAME: a disk of the account's own, and the XML of a guest with it. Sets UUID, PROFILE and DISK.
+# example_guest NAME: what the script is given.
 example_guest() {
-    UUID=$(new_uuid)
-    PROFILE=libvirt-$UUID
-    DISK=$IMAGES/$1.img
-    truncate -s 1M "$DISK"
-    chown aa-svirt "$DISK"
-    domain_xml "$1" "$UUID" "$DISK" >"$1.xml"
-    # Where qmp looks for the monitor.
-    mkdir -p "/var/lib/libvirt/qemu/domain-1-$1"
-    ln -s "/run/aa-svirt/$UUID/qmp" "/var/lib/libvirt/qemu/domain-1-$1/monitor.sock"
+    account_guest "$1" "$1.xml"
 }
 
 # example NAME ARGUMENT…: the script starts a QEMU that runs no guest code.

@@ -162,9 +162,9 @@ case_an_event_device_that_comes_and_goes() {
 
 # usb_node PRODUCT: the node of a USB device of this machine.
 usb_node() {
-    local product
-    product=$(grep -lx "$1" /sys/bus/usb/devices/*/product) || return
-    printf '/dev/bus/usb/%03d/%03d\n' "$(cat "${product%/*}/busnum")" "$(cat "${product%/*}/devnum")"
+    local device
+    device=$(usb_device "$1") || return
+    printf '/dev/bus/usb/%03d/%03d\n' "$(<"$device/busnum")" "$(<"$device/devnum")"
 }
 
 case_a_usb_device_that_comes_and_goes() {
@@ -226,8 +226,8 @@ case_a_shared_folder_that_comes_and_goes() {
     chmod 777 /srv/plugged
     boot_disk "$IMAGES/virtiofs.img"
     MACHINE=pc define_guest virtiofs "$IMAGES/virtiofs.img"
-    sed -i "s|<devices>|<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><devices>|" virtiofs.xml
-    virsh define virtiofs.xml
+    shared_memory <virtiofs.xml >shared.xml
+    virsh define shared.xml
     start_system virtiofs
     confined virtiofs
     # The root of this machine is the kernel's first file system, which no pivot_root can leave.

@@ -87,9 +87,7 @@ case_a_folder_by_virtiofs() {
     PROFILE=libvirt-$UUID
     DEVICES="<filesystem type='mount' accessmode='passthrough'>
         <driver type='virtiofs'/>$binary<source dir='/srv/virtiofs'/><target dir='shared'/>
-    </filesystem>" domain_xml virtiofs "$UUID" |
-        sed "s|<devices>|<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><devices>|" \
-            >virtiofs.xml
+    </filesystem>" domain_xml virtiofs "$UUID" | shared_memory >virtiofs.xml
     virsh define virtiofs.xml
     starts virtiofs
     # The folder is the daemon's, which runs beside QEMU; QEMU itself has no business in it.

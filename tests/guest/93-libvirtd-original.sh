@@ -27,9 +27,9 @@ fresh_libvirtd() {
 
 # usb_address PRODUCT: of a device of this machine, as attributes.
 usb_address() {
-    local product
-    product=$(grep -lx "$1" /sys/bus/usb/devices/*/product) || return
-    echo "bus='$(cat "${product%/*}/busnum")' device='$(cat "${product%/*}/devnum")'"
+    local device
+    device=$(usb_device "$1") || return
+    echo "bus='$(<"$device/busnum")' device='$(<"$device/devnum")'"
 }
 
 # define_whole: a guest with a device of each kind that has files here.

@@ -123,6 +123,18 @@ xml_escape() {
     printf '%s' "$text"
 }
 
+# shared_memory <XML: the same guest, with memory that a daemon can share.
+shared_memory() {
+    sed "s|<devices>|<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><devices>|"
+}
+
+# usb_device PRODUCT: the directory in sysfs of a USB device of this machine.
+usb_device() {
+    local product
+    product=$(grep -lx "$1" /sys/bus/usb/devices/*/product) || return
+    echo "${product%/*}"
+}
+
 # confine_guest XML: derives, renders and loads.
 confine_guest() {
     aa-derive "$1" >derived.json
@@ -242,6 +254,20 @@ make_guest() {
 # disk_arguments: -blockdev for the guest's overlay, which opens its base read-only.
 disk_arguments() {
     printf '%s\n' -blockdev "{\"driver\":\"qcow2\",\"node-name\":\"disk0\",\"file\":{\"driver\":\"file\",\"filename\":\"$DISK\"}}"
+}
+
+# account_guest NAME XML: a disk of the account's that guests without libvirtd run as, and the XML of a guest with it.
+# Sets UUID, PROFILE and DISK.
+account_guest() {
+    UUID=$(new_uuid)
+    PROFILE=libvirt-$UUID
+    DISK=$IMAGES/$1.img
+    truncate -s 1M "$DISK"
+    chown aa-svirt "$DISK"
+    domain_xml "$1" "$UUID" "$DISK" >"$2"
+    # Where qmp looks for the monitor.
+    mkdir -p "/var/lib/libvirt/qemu/domain-1-$1"
+    ln -sfn "/run/aa-svirt/$UUID/qmp" "/var/lib/libvirt/qemu/domain-1-$1/monitor.sock"
 }
 
 HELPER=/usr/lib/libvirt/virt-aa-helper

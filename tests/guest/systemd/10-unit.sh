@@ -29,18 +29,10 @@ web() {
 # configure NAME [ARGUMENT]…: what the unit reads: the XML of a guest with a disk, and arguments for a QEMU with this disk that
 # runs no guest code. Sets UUID, PROFILE, DISK and UNIT.
 configure() {
-    UUID=$(new_uuid)
-    PROFILE=libvirt-$UUID
-    DISK=$IMAGES/$1.img
     UNIT=aa-svirt-guest@$1
-    truncate -s 1M "$DISK"
-    chown aa-svirt "$DISK"
     mkdir -p "$GUESTS/$1"
-    domain_xml "$1" "$UUID" "$DISK" >"$GUESTS/$1/domain.xml"
+    account_guest "$1" "$GUESTS/$1/domain.xml"
     arguments "$1" "-M none -S -drive if=none,file=$DISK,format=raw ${*:2}"
-    # Where qmp looks for the monitor.
-    mkdir -p "/var/lib/libvirt/qemu/domain-1-$1"
-    ln -sfn "/run/aa-svirt/$UUID/qmp" "/var/lib/libvirt/qemu/domain-1-$1/monitor.sock"
 }
 
 # arguments NAME TEXT: what does not answer its power button is not waited for.
