@@ -1,6 +1,6 @@
 //! Executes a program under an AppArmor profile, or not at all.
 
-use std::io::{self, Write};
+use std::io::{self, LineWriter, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -24,6 +24,6 @@ fn main() -> ExitCode {
         Err(error) => error,
     };
     // A standard error that cannot be written to changes nothing: the status says it as well.
-    let _ = writeln!(io::stderr().lock(), "aa-confine: {error}");
+    let _ = writeln!(LineWriter::new(io::stderr().lock()), "aa-confine: {error}");
     ExitCode::from(error.status())
 }

@@ -3,7 +3,7 @@
 mod input;
 mod sandbox;
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, LineWriter, Write};
 use std::num::NonZero;
 use std::thread;
 
@@ -52,9 +52,9 @@ fn main() -> Exit {
     }
 }
 
-/// One line for people. There is nobody to tell where even that fails.
+/// One line for people, in one write: other programs of a pipe talk there too. There is nobody to tell where even that fails.
 fn complain(message: &str) {
-    drop(writeln!(io::stderr().lock(), "aa-derive: {}", Printable(message)));
+    drop(writeln!(LineWriter::new(io::stderr().lock()), "aa-derive: {}", Printable(message)));
 }
 
 fn options(args: &Args) -> Result<Options, (Exit, String)> {

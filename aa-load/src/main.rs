@@ -4,7 +4,7 @@ mod privilege;
 mod progress;
 mod run;
 
-use std::io::{self, Write};
+use std::io::{self, LineWriter, Write};
 
 use aa_contract::Exit;
 use clap::Parser;
@@ -15,7 +15,8 @@ fn main() -> Exit {
             Ok(()) => run::run(args),
             Err(error) => {
                 // There is nobody to tell where even that fails.
-                drop(writeln!(io::stderr().lock(), "aa-load: capabilities cannot be given up: {error}"));
+                let mut out = LineWriter::new(io::stderr().lock());
+                drop(writeln!(out, "aa-load: capabilities cannot be given up: {error}"));
                 Exit::Host
             }
         },

@@ -1,6 +1,6 @@
 //! What a person sees of a long run: a line that is written over while it goes, and what was done at the end.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, LineWriter, Write};
 use std::time::{Duration, Instant};
 
 use aa_contract::Action;
@@ -25,11 +25,11 @@ pub(crate) struct Progress<W> {
     counts: [(&'static str, u64); 5],
 }
 
-impl Progress<io::Stderr> {
+impl Progress<LineWriter<io::Stderr>> {
     /// For a run with these arguments.
     pub(crate) fn new(out: io::Stderr, args: &Args) -> Self {
         let watched = out.is_terminal();
-        Self::of(out, watched && !io::stdout().is_terminal(), watched || args.verbose)
+        Self::of(LineWriter::new(out), watched && !io::stdout().is_terminal(), watched || args.verbose)
     }
 }
 

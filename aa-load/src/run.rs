@@ -1,7 +1,7 @@
 //! Each verb: what goes in, what comes out, and with which status.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io::{self, LineWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub(crate) fn run(mut args: Args) -> Exit {
 /// The two streams and the status so far.
 struct Output {
     exit: Exit,
-    progress: Progress<io::Stderr>,
+    progress: Progress<LineWriter<io::Stderr>>,
     /// Whoever reads standard output has gone.
     closed: bool,
 }

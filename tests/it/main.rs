@@ -7,6 +7,7 @@ mod contract;
 mod documents;
 mod faults;
 mod many;
+mod messages;
 mod names;
 mod pipeline;
 mod tools;

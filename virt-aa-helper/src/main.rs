@@ -1,6 +1,6 @@
 //! virt-aa-helper: what libvirtd runs to make, change and remove the profile of a guest.
 
-use std::io::{self, Write};
+use std::io::{self, LineWriter, Write};
 use std::process::ExitCode;
 
 use aa_contract::text::Printable;
@@ -9,8 +9,9 @@ use virt_aa_helper::{Host, args, run};
 // The environment is never looked at: libvirtd hands over its log settings in it, and whoever could set
 // them could have a privileged process write a file.
 fn main() -> ExitCode {
+    let mut diagnostics = LineWriter::new(io::stderr().lock());
     let result = args::parse(std::env::args_os().skip(1))
-        .and_then(|args| run(&args, &Host::installed()?, &mut io::stdin().lock(), &mut io::stderr().lock()));
+        .and_then(|args| run(&args, &Host::installed()?, &mut io::stdin().lock(), &mut diagnostics));
     match result {
         Ok(text) => match io::stdout().lock().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
         },
         Err(error) => {
             // There is nobody to tell where even that fails.
-            drop(writeln!(io::stderr().lock(), "virt-aa-helper: error: {}", Printable(&error.to_string())));
+            drop(writeln!(diagnostics, "virt-aa-helper: error: {}", Printable(&error.to_string())));
             ExitCode::FAILURE
         }
     }
