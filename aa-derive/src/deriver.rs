@@ -1,7 +1,8 @@
 //! Collects the rules of one guest. Every path out of the XML passes [`Deriver::grant`], which
 //! resolves it and asks the path policy; only paths of the tool's own making go by [`Deriver::allow`].
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 
 use aa_contract::path::{MAX_PATH, PathError};
 use aa_contract::{
@@ -57,6 +58,8 @@ pub(crate) struct Deriver<'a> {
     rules: RuleSet,
     notes: Vec<Note>,
     uses: BTreeSet<Feature>,
+    /// Where paths lead: followed once, so that what is permitted and what is granted are the same.
+    resolved: RefCell<HashMap<String, Resolved>>,
 }
 
 impl<'a> Deriver<'a> {
@@ -71,6 +74,7 @@ impl<'a> Deriver<'a> {
             rules: RuleSet::default(),
             notes: Vec::new(),
             uses: BTreeSet::new(),
+            resolved: RefCell::default(),
         }
     }
 
@@ -107,11 +111,16 @@ impl<'a> Deriver<'a> {
             let error = LiteralPath::new(path).err().unwrap_or(PathError::Relative(path.to_owned()));
             return Err(Refusal::Path { what, error });
         }
-        self.host.resolve(path).map_err(|error| Refusal::Unresolvable {
+        if let Some(resolved) = self.resolved.borrow().get(path) {
+            return Ok(resolved.clone());
+        }
+        let resolved = self.host.resolve(path).map_err(|error| Refusal::Unresolvable {
             what,
             path: path.to_owned(),
             reason: error.to_string(),
-        })
+        })?;
+        self.resolved.borrow_mut().insert(path.to_owned(), resolved.clone());
+        Ok(resolved)
     }
 
     /// Asks the path policy.

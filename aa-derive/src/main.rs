@@ -90,8 +90,11 @@ enum Outcome {
 }
 
 fn run(args: &Args, options: &Options, host: &Files, out: &mut impl Write) -> io::Result<Exit> {
-    let workers = thread::available_parallelism().map_or(1, NonZero::get);
     let mut documents = args.inputs.iter().flat_map(|argument| inputs(argument));
+    let first: Vec<_> = documents.by_ref().take(2).collect();
+    // One document needs no second thread, and to learn how many cores there are means reading several files.
+    let workers = if first.len() < 2 { 1 } else { thread::available_parallelism().map_or(1, NonZero::get) };
+    let mut documents = first.into_iter().chain(documents);
     let mut exit = Exit::Done;
     loop {
         let batch: Vec<io::Result<Input>> = documents.by_ref().take(workers * WINDOW).collect();

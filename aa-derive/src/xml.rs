@@ -4,6 +4,7 @@
 //! illegal characters and more; here each of these is an error with line and column. Text that
 //! entities or CDATA split comes back whole. There is no input or output here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -108,8 +109,8 @@ pub struct Document<'i> {
 struct Data<'i> {
     name: &'i str,
     namespace: Namespace,
-    attributes: Vec<(&'i str, String)>,
-    text: String,
+    attributes: Vec<(&'i str, Cow<'i, str>)>,
+    text: Cow<'i, str>,
     children: Vec<usize>,
     parent: Option<usize>,
     /// Position among the siblings of the same name, from 1.
@@ -152,12 +153,12 @@ impl<'d> Element<'d> {
 
     /// Value of an attribute in no namespace.
     pub fn attr(&self, name: &str) -> Option<&'d str> {
-        self.data().attributes.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
+        self.data().attributes.iter().find(|(key, _)| *key == name).map(|(_, value)| &**value)
     }
 
     /// The attributes in no namespace.
     pub fn attrs(&self) -> impl Iterator<Item = (&'d str, &'d str)> + use<'d> {
-        self.data().attributes.iter().map(|(key, value)| (*key, value.as_str()))
+        self.data().attributes.iter().map(|(key, value)| (*key, &**value))
     }
 
     /// The element's own text, of all its pieces.
@@ -268,15 +269,16 @@ impl Default for Cursor {
 
 impl Cursor {
     fn advance(&mut self, piece: &str) {
+        let within =
+            |number: u32, more: usize| number.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
         self.offset += piece.len();
-        for c in piece.chars() {
-            if c == '\n' {
-                self.pos.line = self.pos.line.saturating_add(1);
-                self.pos.column = 1;
-            } else {
-                self.pos.column = self.pos.column.saturating_add(1);
-            }
+        let mut last = piece;
+        if let Some((lines, rest)) = piece.rsplit_once('\n') {
+            let lines = lines.bytes().filter(|&byte| byte == b'\n').count() + 1;
+            self.pos = Pos { line: within(self.pos.line, lines), column: 1 };
+            last = rest;
         }
+        self.pos.column = within(self.pos.column, last.chars().count());
     }
 }
 
@@ -359,20 +361,20 @@ impl<'i> Builder<'i> {
                     if raw.contains("]]>") {
                         return self.syntax("\"]]>\" stands in text");
                     }
-                    self.push_text(&raw)?;
+                    self.push_text(raw)?;
                 }
                 Event::CData(piece) => {
                     if self.open.is_empty() {
                         return self.fail(XmlErrorKind::StrayText);
                     }
-                    self.push_text(&piece.xml10_content())?;
+                    self.push_text(piece.xml10_content())?;
                 }
                 Event::GeneralRef(reference) => {
                     if self.open.is_empty() {
                         return self.fail(XmlErrorKind::StrayText);
                     }
                     let c = self.resolve(&reference)?;
-                    self.push_text(c.encode_utf8(&mut [0; 4]))?;
+                    self.push_text(c.to_string().into())?;
                 }
                 Event::Decl(declaration) => {
                     if start != 0 {
@@ -420,14 +422,11 @@ impl<'i> Builder<'i> {
         if self.elements.len() == MAX_ELEMENTS {
             return self.fail(XmlErrorKind::TooManyElements);
         }
-        let full = tag.name().0;
-        // Names are borrowed from the text: the tag starts at the cursor, one byte behind the «<».
-        let first = self.cursor.offset + 1;
-        let Some(full) = self.text.get(first..first + full.len()).filter(|text| *text == full) else {
+        let Some(full) = self.borrow(tag.name().0) else {
             return self.syntax("an element starts in an unexpected place");
         };
         self.check_name(full)?;
-        let attributes = self.attributes(tag, first + full.len())?;
+        let attributes = self.attributes(tag)?;
         let name = full.rsplit_once(':').map_or(full, |(_, local)| local);
         let parent = self.open.last().map(|open| open.id);
         let id = self.elements.len();
@@ -441,7 +440,7 @@ impl<'i> Builder<'i> {
             name,
             namespace,
             attributes,
-            text: String::new(),
+            text: Cow::default(),
             children: Vec::new(),
             parent,
             index,
@@ -459,21 +458,20 @@ impl<'i> Builder<'i> {
         self.root_closed = self.open.is_empty();
     }
 
-    fn push_text(&mut self, piece: &str) -> Result<(), XmlError> {
+    fn push_text(&mut self, piece: Cow<'i, str>) -> Result<(), XmlError> {
         match self.open.last().and_then(|open| self.elements.get_mut(open.id)) {
-            Some(data) => data.text.push_str(piece),
+            Some(data) => data.text += piece,
             None if piece.chars().all(|c| matches!(c, ' ' | '\t' | '\r' | '\n')) => {}
             None => return self.fail(XmlErrorKind::StrayText),
         }
         Ok(())
     }
 
-    fn attributes(&self, tag: &BytesStart<'_>, start: usize) -> Result<Vec<(&'i str, String)>, XmlError> {
-        let raw = tag.attributes_raw();
-        if !attributes_are_apart(raw) {
+    fn attributes(&self, tag: &BytesStart<'_>) -> Result<Vec<(&'i str, Cow<'i, str>)>, XmlError> {
+        if !attributes_are_apart(tag.attributes_raw()) {
             return self.syntax("attributes must stand apart");
         }
-        let mut attributes: Vec<(&'i str, String)> = Vec::new();
+        let mut attributes = Vec::new();
         let mut seen = Vec::new();
         for attribute in tag.attributes().with_checks(false) {
             let attribute = attribute.or_else(|error| self.syntax(error))?;
@@ -486,7 +484,7 @@ impl<'i> Builder<'i> {
                 return self.syntax("\"<\" stands in an attribute value");
             }
             let value = match attribute.normalized_value(XmlVersion::Explicit1_0) {
-                Ok(value) => value.into_owned(),
+                Ok(value) => self.borrow(&value).map_or_else(|| value.into_owned().into(), Cow::Borrowed),
                 Err(quick_xml::Error::Escape(quick_xml::escape::EscapeError::UnrecognizedEntity(
                     _,
                     name,
@@ -500,30 +498,29 @@ impl<'i> Builder<'i> {
             }
             let (resolved, local) = self.reader.resolver().resolve_attribute(attribute.key);
             let namespace = match resolved {
-                ResolveResult::Unbound => String::new(),
-                ResolveResult::Bound(uri) => uri.0.to_owned(),
+                ResolveResult::Unbound => "",
+                ResolveResult::Bound(uri) => uri.0,
                 ResolveResult::Unknown(prefix) => {
                     return self.fail(XmlErrorKind::UnboundPrefix(prefix.clone()));
                 }
             };
-            let identity = (namespace, local.into_inner().to_owned());
+            let identity = (namespace, local.into_inner());
             if seen.contains(&identity) {
                 return self.fail(XmlErrorKind::DuplicateAttribute(key.to_owned()));
             }
-            let plain = identity.0.is_empty() && attribute.key.as_namespace_binding().is_none();
+            let plain = namespace.is_empty() && attribute.key.as_namespace_binding().is_none();
             seen.push(identity);
-            if plain && let Some(key) = self.borrow(key, start, raw.len()) {
+            if plain && let Some(key) = self.borrow(key) {
                 attributes.push((key, value));
             }
         }
         Ok(attributes)
     }
 
-    /// The same characters, borrowed from the text between `start` and `start + len`.
-    fn borrow(&self, key: &str, start: usize, len: usize) -> Option<&'i str> {
-        let tag = self.text.get(start..start + len)?;
-        let at = tag.find(key)?;
-        tag.get(at..at + key.len())
+    /// The same characters, borrowed from the text that the reader hands out pieces of.
+    fn borrow(&self, piece: &str) -> Option<&'i str> {
+        let at = piece.as_ptr().addr().checked_sub(self.text.as_ptr().addr())?;
+        self.text.get(at..at.checked_add(piece.len())?).filter(|found| *found == piece)
     }
 
     fn resolve(&self, reference: &BytesRef<'_>) -> Result<char, XmlError> {

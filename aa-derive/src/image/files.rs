@@ -1,6 +1,6 @@
 //! The host's files, as the chain walk sees them.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
@@ -136,8 +136,7 @@ impl Files {
         Ok(File::from(fd))
     }
 
-    fn info(file: &File) -> Result<FileInfo, OpenError> {
-        let meta = file.metadata().map_err(|error| OpenError::Host(error.to_string()))?;
+    fn info(meta: &Metadata) -> Result<FileInfo, OpenError> {
         let kind = meta.file_type();
         if kind.is_dir() {
             Err(OpenError::Directory)
@@ -153,7 +152,7 @@ impl Files {
 
 impl ImageHost for Files {
     fn stat(&self, path: &str) -> Result<FileInfo, OpenError> {
-        Self::info(&self.open_with(path, OFlag::O_PATH)?)
+        Self::info(&metadata(&self.open_with(path, OFlag::O_PATH)?)?)
     }
 
     fn open(&self, path: &str) -> Result<Box<dyn ReadAt>, OpenError> {
@@ -161,14 +160,19 @@ impl ImageHost for Files {
         // again afterwards, for the path may have changed in between.
         self.stat(path)?;
         let file = self.open_with(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
-        let info = Self::info(&file)?;
-        let host = |error: io::Error| OpenError::Host(error.to_string());
-        let size = match info.kind {
-            FileKind::Regular => file.metadata().map_err(host)?.len(),
-            FileKind::Block => (&file).seek(SeekFrom::End(0)).map_err(host)?,
+        let meta = metadata(&file)?;
+        let size = match Self::info(&meta)?.kind {
+            FileKind::Regular => meta.len(),
+            FileKind::Block => {
+                (&file).seek(SeekFrom::End(0)).map_err(|error| OpenError::Host(error.to_string()))?
+            }
         };
         Ok(Box::new(OpenFile { file, size }))
     }
+}
+
+fn metadata(file: &File) -> Result<Metadata, OpenError> {
+    file.metadata().map_err(|error| OpenError::Host(error.to_string()))
 }
 
 struct OpenFile {
