@@ -28,7 +28,7 @@ const WORDED: [&str; 4] = ["domain", "pool", "qemu_args", "backing_name"];
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How long each target is run
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: u64,
     /// The targets to run, by a part of their name [default: all]
     #[arg(value_name = "TARGET", default_value = "")]
