@@ -89,7 +89,7 @@ fn components_are_normal(path: &str) -> bool {
     if inner.is_empty() {
         return path == "/";
     }
-    inner.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    inner.as_bytes().split(|&byte| byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."))
 }
 
 impl fmt::Display for LiteralPath {
