@@ -148,16 +148,13 @@ impl Renderer {
     /// The record's template with its name in it and `lines` at its end.
     fn instantiate(&self, record: &Derived, lines: &str) -> Result<String, Error> {
         let name = record.profile().to_string();
-        let text = if self.settings.minimal {
-            let path = Path::new("minimal").to_owned();
-            Template::parse(minimal::template(record))
-                .map_err(|source| Error::Template { path, source })?
-                .text()
-                .instantiate(&name, lines)
-        } else {
-            self.template(record.template())?.text().instantiate(&name, lines)
-        };
-        Ok(template::expand_missing(&text, self.layout.base()))
+        if !self.settings.minimal {
+            return Ok(self.template(record.template())?.text().instantiate(&name, lines));
+        }
+        let path = Path::new("minimal").to_owned();
+        let template =
+            Template::parse(minimal::template(record)).map_err(|source| Error::Template { path, source })?;
+        Ok(template::expand_missing(&template.text().instantiate(&name, lines), self.layout.base()))
     }
 
     fn template(&self, kind: TemplateKind) -> Result<&Template, Error> {
