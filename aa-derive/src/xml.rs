@@ -269,17 +269,21 @@ impl Default for Cursor {
 
 impl Cursor {
     fn advance(&mut self, piece: &str) {
-        let within =
-            |number: u32, more: usize| number.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
         self.offset += piece.len();
-        let mut last = piece;
-        if let Some((lines, rest)) = piece.rsplit_once('\n') {
-            let lines = lines.bytes().filter(|&byte| byte == b'\n').count() + 1;
-            self.pos = Pos { line: within(self.pos.line, lines), column: 1 };
-            last = rest;
+        for byte in piece.bytes() {
+            if byte == b'\n' {
+                self.pos.line = self.pos.line.saturating_add(1);
+                self.pos.column = 1;
+            } else if !is_continuation(byte) {
+                self.pos.column = self.pos.column.saturating_add(1);
+            }
         }
-        self.pos.column = within(self.pos.column, last.chars().count());
     }
+}
+
+/// Whether a byte of UTF-8 is not the first of its character.
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
 }
 
 /// An element that is not closed yet.
@@ -626,6 +630,7 @@ mod tests {
             ("", 1, 1, K::Empty),
             (" \n ", 1, 1, K::Empty),
             ("<a>\n<b>", 2, 4, K::Truncated("b".into())),
+            ("<a>\n\u{20ac}\u{1f600}é<b>", 2, 7, K::Truncated("b".into())),
             ("<a/>\n<b/>", 2, 1, K::SecondRoot),
             ("<a/>x", 1, 5, K::StrayText),
             ("x<a/>", 1, 1, K::StrayText),
