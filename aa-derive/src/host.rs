@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use std::os::unix::fs::FileTypeExt;
 
+use aa_contract::LiteralPath;
 use aa_contract::path::{MAX_PATH, PathError};
 
 use crate::image;
@@ -89,6 +90,11 @@ impl Host for Files {
             length => Err(io::Error::other(PathError::TooLong(length))),
         };
         fits(path)?;
+        // Most paths are as the kernel sees them.
+        let is_normal = !path.ends_with('/') && LiteralPath::new(path).is_ok();
+        if let Some(file_type) = is_normal.then(|| self.images.at_end_of(path)).flatten() {
+            return Ok(Resolved { path: path.to_owned(), kind: kind_of(file_type) });
+        }
         let mut done = String::new();
         let mut rest: Vec<String> = parts(Path::new(path))?;
         let mut links = 0;

@@ -18,7 +18,9 @@ use clap::Parser;
 use input::{Input, inputs};
 
 /// Documents in work at once for each core: enough to keep the cores busy, few enough to keep memory flat.
-const WINDOW: usize = 16;
+const WINDOW: usize = 64;
+/// Bytes of records that are written at once: as many as a pipe holds (pipe(7)), so that its reader is woken seldom.
+const OUTPUT: usize = 64 << 10;
 
 fn main() -> Exit {
     let args = Args::parse();
@@ -27,7 +29,7 @@ fn main() -> Exit {
         complain(&message);
         return Exit::Host;
     }
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::with_capacity(OUTPUT, io::stdout().lock());
     let result = if args.print_policy {
         out.write_all(path_policy::DEFAULT.as_bytes()).map(|()| Exit::Done)
     } else {

@@ -1,6 +1,6 @@
 //! The host's files, as the chain walk sees them.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File, FileType, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aa_contract::text::Printable;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use thiserror::Error;
 
@@ -122,9 +122,7 @@ impl Files {
     }
 
     fn open_with(&self, path: &str, flags: OFlag) -> Result<File, OpenError> {
-        if path.contains('\0') {
-            return Err(OpenError::Nul(path.to_owned()));
-        }
+        without_nul(path)?;
         let flags = flags | OFlag::O_CLOEXEC;
         let fd = match &self.root {
             None => open(path, flags, Mode::empty()),
@@ -134,6 +132,18 @@ impl Files {
             }
         }?;
         Ok(File::from(fd))
+    }
+
+    /// What is at an absolute path that goes through no symbolic link, in one question instead of one for each
+    /// component; none if it does, or if that cannot be told (`openat2(2)`, `RESOLVE_NO_SYMLINKS`).
+    pub(crate) fn at_end_of(&self, path: &str) -> Option<FileType> {
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+        let without = ResolveFlag::RESOLVE_NO_SYMLINKS;
+        let fd = match &self.root {
+            None => openat2(AT_FDCWD, path, how.resolve(without)),
+            Some(root) => openat2(root.as_fd(), path, how.resolve(without | ResolveFlag::RESOLVE_IN_ROOT)),
+        };
+        Some(File::from(fd.ok()?).metadata().ok()?.file_type())
     }
 
     fn info(meta: &Metadata) -> Result<FileInfo, OpenError> {
@@ -152,7 +162,15 @@ impl Files {
 
 impl ImageHost for Files {
     fn stat(&self, path: &str) -> Result<FileInfo, OpenError> {
-        Self::info(&metadata(&self.open_with(path, OFlag::O_PATH)?)?)
+        let metadata = match &self.root {
+            None => {
+                without_nul(path)?;
+                let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
+                fs::metadata(path).map_err(errno)?
+            }
+            Some(_) => metadata(&self.open_with(path, OFlag::O_PATH)?)?,
+        };
+        Self::info(&metadata)
     }
 
     fn open(&self, path: &str) -> Result<Box<dyn ReadAt>, OpenError> {
@@ -169,6 +187,10 @@ impl ImageHost for Files {
         };
         Ok(Box::new(OpenFile { file, size }))
     }
+}
+
+fn without_nul(path: &str) -> Result<(), OpenError> {
+    if path.contains('\0') { Err(OpenError::Nul(path.to_owned())) } else { Ok(()) }
 }
 
 fn metadata(file: &File) -> Result<Metadata, OpenError> {

@@ -8,8 +8,8 @@ use super::*;
 fn links_stay_below_the_root() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    std::fs::create_dir(at("srv")).unwrap();
-    std::fs::write(at("srv/image"), b"0123456789").unwrap();
+    fs::create_dir(at("srv")).unwrap();
+    fs::write(at("srv/image"), b"0123456789").unwrap();
     symlink("/srv/image", at("srv/absolute")).unwrap();
     symlink("../../../../srv/image", at("srv/above")).unwrap();
     symlink("/etc/passwd", at("srv/outside")).unwrap();
