@@ -294,7 +294,8 @@ impl Loader {
         done: Action,
         compiled: &[blob::Compiled<'_>],
     ) -> Result<Loaded, Error> {
-        let held = self.kernel.find(name)?.ok_or_else(|| Error::ReadBack(format!("{name} is missing")))?;
+        let held =
+            self.kernel.find_again(name)?.ok_or_else(|| Error::ReadBack(format!("{name} is missing")))?;
         // Without published hashes only name and mode can be told.
         if held.entry.hash.is_some()
             && let Some(difference) = held.difference(compiled)
