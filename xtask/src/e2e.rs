@@ -1,9 +1,11 @@
 //! The end-to-end cases of tests/guest, in guests with real AppArmor kernels.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::sysinfo::sysinfo;
 
 use crate::guest::boot::{Boot, Ending};
 use crate::guest::results::Record;
@@ -15,6 +17,8 @@ use crate::workspace;
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// As LIMIT, where cases that are too long for each change may run.
 const LIMIT_ON_REQUEST: Duration = Duration::from_secs(90 * 60);
+/// Bytes that a machine needs for two guests at once: each takes 3 GiB.
+const MEMORY_FOR_TWO: u64 = 8 << 30;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -43,31 +47,66 @@ const BOOTS: [(&str, &str, bool); 4] = [
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let suites = args.suite.map_or(Suite::ALL.to_vec(), |suite| vec![suite]);
     let filter = args.filter.as_deref().unwrap_or_default();
-    let mut tally = Tally::default();
     let tools = match &args.tools {
         Some(dir) => dir.clone(),
         None => workspace::static_tools()?,
     };
-    for suite in suites {
-        tally += suite_cases(suite, args.refresh, filter, &tools)?;
-    }
+    let tally = cases(&suites, args.refresh, filter, &tools)?;
     say!("{tally}")?;
     Ok(tally.outcome())
 }
 
-/// Runs every case of one suite whose name has `filter` in it.
+/// Runs every case of these suites whose name has `filter` in it. An emulated guest keeps little more than one core busy, so
+/// the suites run side by side where there is room for it. One that cannot be run counts as a failure.
 ///
 /// # Errors
-/// There is no guest to be had, or it cannot be started.
-pub(crate) fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Path) -> Result<Tally> {
-    let image = image::image(suite, refresh)?;
-    let tests = workspace::root()?.join("tests/guest");
-    let dir = workspace::scratch(&format!("guest/{}", suite.name()))?;
+/// The filter cannot be one, or the programs that run beside the tools are not built.
+pub(crate) fn cases(suites: &[Suite], refresh: bool, filter: &str, tools: &Path) -> Result<Tally> {
     // It travels on the kernel's command line.
     if filter.contains(char::is_whitespace) {
         bail!("no case has a space in its name: \"{filter}\"");
     }
     let programs = workspace::static_programs()?;
+    let run = |suite: &Suite| -> Result<Tally> {
+        let started = Instant::now();
+        let tally = match suite_cases(*suite, refresh, filter, tools, &programs) {
+            Ok(tally) => tally,
+            Err(error) => {
+                say!("{}: {error:#}", suite.name())?;
+                Tally { passed: 0, failed: 1 }
+            }
+        };
+        say!("guest {}: {tally} in {} s", suite.name(), started.elapsed().as_secs())?;
+        Ok(tally)
+    };
+    let mut tally = Tally::default();
+    if suites.len() > 1 && has_room_for_two()? {
+        let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
+            let threads: Vec<_> = suites.iter().map(|suite| scope.spawn(|| run(suite))).collect();
+            let end = |panic| std::panic::resume_unwind(panic);
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(end)).collect()
+        });
+        for one in tallies {
+            tally += one?;
+        }
+    } else {
+        for suite in suites {
+            tally += run(suite)?;
+        }
+    }
+    Ok(tally)
+}
+
+/// Whether two guests at once are no slower than one after the other.
+fn has_room_for_two() -> Result<bool> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    Ok(cores > 1 && sysinfo()?.ram_total() >= MEMORY_FOR_TWO)
+}
+
+fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Path, programs: &Path) -> Result<Tally> {
+    let image = image::image(suite, refresh)?;
+    let tests = workspace::root()?.join("tests/guest");
+    let dir = workspace::scratch(&format!("guest/{}", suite.name()))?;
     let more = [(programs.join("probe"), "tests/probe"), (programs.join("covers"), "tests/covers")];
     let mut tally = Tally::default();
     for (cases, line, installed) in BOOTS {
@@ -118,10 +157,18 @@ fn report_cases(suite: Suite, kind: &str, boot: &Boot<'_>) -> Result<Tally> {
                 tally.count(passed);
                 running = None;
                 let word = verdict(passed, if passed { "ok" } else { "FAIL" });
-                say!("{} {name} ... {word} ({}.{} s)", suite.name(), millis / 1000, millis % 1000 / 100)?;
+                let mut text = format!(
+                    "{} {name} ... {word} ({}.{} s)",
+                    suite.name(),
+                    millis / 1000,
+                    millis % 1000 / 100
+                );
+                // At once: another suite's cases are told meanwhile.
                 for line in lines.drain(..) {
-                    say!("    {line}")?;
+                    text += "\n    ";
+                    text += &line;
                 }
+                say!("{text}")?;
             }
             Record::Exit(_) => {}
         }
@@ -135,16 +182,15 @@ fn report_cases(suite: Suite, kind: &str, boot: &Boot<'_>) -> Result<Tally> {
     if !clean {
         tally.count(false);
         let running = running.map_or_else(String::new, |name| format!(", in case {name}"));
-        say!(
-            "{} boot {kind} ... {} ({ending:?}{running}); the end of its console:",
-            suite.name(),
-            verdict(false, "FAIL")
-        )?;
         let console = std::fs::read(boot.dir.join("console.log")).context("no console log")?;
-        for line in String::from_utf8_lossy(&console).lines().rev().take(40).collect::<Vec<_>>().iter().rev()
-        {
-            say!("    {line}")?;
-        }
+        let console = String::from_utf8_lossy(&console);
+        let end: Vec<&str> = console.lines().rev().take(40).collect();
+        say!(
+            "{} boot {kind} ... {} ({ending:?}{running}); the end of its console:\n    {}",
+            suite.name(),
+            verdict(false, "FAIL"),
+            end.into_iter().rev().collect::<Vec<_>>().join("\n    ")
+        )?;
     }
     say!("{} boot {kind}: {tally} in {} s", suite.name(), started.elapsed().as_secs())?;
     Ok(tally)
