@@ -1,9 +1,11 @@
 //! Curves as SVG.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use plotters::coord::combinators::IntoLogRange as _;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
 use super::host::Growth;
@@ -32,33 +34,48 @@ pub(super) fn draw(file: &Path, growth: &Growth) -> Result<()> {
     };
     let seconds = pick(|point| Some(point.seconds * 1e3));
     let memory = pick(|point| Some(f64::from(u32::try_from(point.peak?).ok()?) / 1024.0));
-    chart(&left, &format!("{}: ms", growth.title), &growth.along, &seconds)
+    let title = format!("{}: ms", growth.title);
+    chart(&left, &title, &growth.along, &seconds, range(&seconds, |point| point.1).log_scale())
         .map_err(|error| failed(&error))?;
-    chart(&right, "peak memory: MiB", &growth.along, &memory).map_err(|error| failed(&error))?;
+    // From nothing on, so that what is flat looks flat.
+    chart(&right, "peak memory: MiB", &growth.along, &memory, 0.0..range(&memory, |point| point.1).end)
+        .map_err(|error| failed(&error))?;
     root.present().map_err(|error| failed(&error))
 }
 
 type Failure = Box<dyn std::error::Error>;
 
-fn chart(
+/// From the least to the most of all curves, with some room.
+fn range(curves: &[Curve<'_>], of: fn(&(f64, f64)) -> f64) -> Range<f64> {
+    let all = || curves.iter().flat_map(|(_, points)| points).map(of);
+    all().fold(f64::MAX, f64::min) / 1.5..all().fold(f64::MIN, f64::max) * 1.5
+}
+
+fn chart<Y>(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     title: &str,
     along: &str,
     curves: &[Curve<'_>],
-) -> Result<(), Failure> {
-    let all = || curves.iter().flat_map(|(_, points)| points);
-    let range = |of: fn(&(f64, f64)) -> f64| {
-        let low = all().map(of).fold(f64::MAX, f64::min);
-        let high = all().map(of).fold(f64::MIN, f64::max);
-        low / 1.5..high * 1.5
-    };
+    upwards: Y,
+) -> Result<(), Failure>
+where
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: ValueFormatter<f64>,
+{
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 16))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(56)
-        .build_cartesian_2d(range(|point| point.0).log_scale(), range(|point| point.1).log_scale())?;
-    chart.configure_mesh().x_desc(along).light_line_style(WHITE.mix(0.0)).draw()?;
+        .build_cartesian_2d(range(curves, |point| point.0).log_scale(), upwards)?;
+    let number = |number: &f64| number.to_string();
+    chart
+        .configure_mesh()
+        .x_desc(along)
+        .x_label_formatter(&number)
+        .y_label_formatter(&number)
+        .light_line_style(WHITE.mix(0.0))
+        .draw()?;
     for ((name, points), colour) in curves.iter().zip(COLOURS) {
         chart
             .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
