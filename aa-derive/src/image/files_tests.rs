@@ -47,3 +47,24 @@ fn what_is_no_image_is_not_opened() {
         assert_eq!(files.open(path).err(), Some(wanted), "{path}");
     }
 }
+
+#[test]
+fn only_a_path_without_links_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    // The way to the directory itself must have none.
+    let real = dir.path().canonicalize().unwrap();
+    fs::create_dir(real.join("srv")).unwrap();
+    fs::write(real.join("srv/image"), "").unwrap();
+    symlink("image", real.join("srv/link")).unwrap();
+    symlink("srv", real.join("linked")).unwrap();
+    for (files, below) in
+        [(Files::new(&real).unwrap(), ""), (Files::new("/").unwrap(), real.to_str().unwrap())]
+    {
+        let at_end_of = |path: &str| files.at_end_of(&format!("{below}{path}"));
+        assert!(at_end_of("/srv/image").is_some_and(|file_type| file_type.is_file()));
+        assert!(at_end_of("/srv").is_some_and(|file_type| file_type.is_dir()));
+        for path in ["/srv/link", "/linked/image", "/linked", "/srv/none", "/srv/image/x"] {
+            assert_eq!(at_end_of(path), None, "{path}");
+        }
+    }
+}
