@@ -312,7 +312,10 @@ fn many_guests(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &
 fn loaded(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mut Measured) -> Result<()> {
     let stage = sides.stage;
     let dir = stage.dir.join("loaded");
-    let mut curves = [("cold", Vec::new()), ("warm", Vec::new())];
+    let mut curves = [("cold", Vec::new()), ("warm", Vec::new()), ("`aa-load status`", Vec::new())];
+    let mut status = sides.load.clone();
+    status.push("status".into());
+    let status = Pipe::program(status);
     for count in [1, 10, 100, 1000, 10_000].into_iter().filter(|&count| count <= extent.most_loaded) {
         stage.holds_nothing()?;
         stage.forget_what_was_written()?;
@@ -325,7 +328,8 @@ fn loaded(bench: &mut Bench, sides: &Sides<'_>, extent: Extent, measured: &mut M
         bench.once(&Way::plain(direct))?;
         hold_what_was_written(stage)?;
         let warm = bench.peaks(&pipe)?;
-        for ((name, points), (took, peaks)) in curves.iter_mut().zip([cold, warm]) {
+        let status = bench.peaks(&status)?;
+        for ((name, points), (took, peaks)) in curves.iter_mut().zip([cold, warm, status]) {
             let peak = peaks.into_iter().max();
             say!("{count} guests loaded, {name}: {:.3} s, {} KiB", took.wall, peak.unwrap_or_default())?;
             points.push(Point { count, seconds: took.wall, peak });

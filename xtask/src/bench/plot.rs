@@ -11,7 +11,8 @@ use plotters::prelude::*;
 use super::host::Growth;
 
 const SIZE: (u32, u32) = (960, 400);
-const COLOURS: [RGBColor; 2] = [RGBColor(0x1b, 0x6c, 0xa8), RGBColor(0xc2, 0x4d, 0x2c)];
+const COLOURS: [RGBColor; 3] =
+    [RGBColor(0x1b, 0x6c, 0xa8), RGBColor(0xc2, 0x4d, 0x2c), RGBColor(0x3a, 0x8a, 0x3f)];
 
 /// A curve: its name and its points.
 type Curve<'a> = (&'a str, Vec<(f64, f64)>);
@@ -79,7 +80,7 @@ where
     for ((name, points), colour) in curves.iter().zip(COLOURS) {
         chart
             .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
-            .label(*name)
+            .label(name.replace('`', ""))
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], colour.stroke_width(2)));
         chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
     }
