@@ -12,13 +12,13 @@ teardown() {
 
 # Command by command.
 case_tutorial() {
-    virsh capabilities | grep -q '<model>apparmor</model>'
+    virsh capabilities | grep '<model>apparmor</model>'
     boot_disk "$IMAGES/tutorial.img"
     MACHINE=pc define_guest tutorial "$IMAGES/tutorial.img"
     start_system tutorial
     [ "$(virsh domuuid tutorial)" = "$UUID" ]
     aa-status >status
-    sed -n '/profiles are in enforce mode/,/profiles are in complain mode/p' status | grep -q "^ *$PROFILE\$"
+    sed -n '/profiles are in enforce mode/,/profiles are in complain mode/p' status | grep "^ *$PROFILE\$"
     sed -n '/processes are in enforce mode/,/processes are in complain mode/p' status | grep -E "\\($QEMU_PID\\) +$PROFILE\$"
     # shellcheck disable=SC2009
     ps -eZ | grep -E "^$PROFILE \\(enforce\\) +$QEMU_PID "

@@ -142,7 +142,7 @@ XML
 
 # job_over NAME: no job is going on.
 job_over() {
-    virsh domjobinfo "$1" | grep -q '^Job type: *None'
+    virsh domjobinfo "$1" | grep '^Job type: *None'
 }
 
 case_backup_that_pushes() {

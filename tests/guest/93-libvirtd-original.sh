@@ -181,5 +181,5 @@ XML
 }
 
 job_over() {
-    virsh domjobinfo orig | grep -q '^Job type: *None'
+    virsh domjobinfo orig | grep '^Job type: *None'
 }

@@ -1,7 +1,8 @@
 #!/bin/bash
 # What cases are written with. Run as: bash lib.sh FUNCTION FILE.
 #
-# A case fails when a command in it fails. Its working directory is a new empty one.
+# A case fails when a command in it fails. Its working directory is a new empty one. Nothing is piped
+# into `grep -q`: it ends at the first match, and what still writes to it fails.
 set -eEuo pipefail
 trap 'echo "failed: ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND" >&2' ERR
 
@@ -380,7 +381,7 @@ undisturbed() {
 
 # has_open PID PATH
 has_open() {
-    find "/proc/$1/fd" -lname "$2" | grep -q .
+    [ -n "$(find "/proc/$1/fd" -lname "$2")" ]
 }
 
 # boot_disk PATH: a disk with a program in its first sector. It lets go of each PCI device that is being unplugged, and
