@@ -72,11 +72,11 @@ case_a_folder_by_9p() {
     chmod 777 /srv/shared /srv/shared/below /srv/not-shared
     DEVICES="<filesystem type='mount' accessmode='mapped'>
         <source dir='/srv/shared'/><target dir='shared'/>
-    </filesystem>" define_guest folder
-    starts folder
-    opens folder /srv/shared/below/file
-    denied_file folder /srv/not-shared/file
-    ends folder
+    </filesystem>" define_guest by-9p
+    starts by-9p
+    opens by-9p /srv/shared/below/file
+    denied_file by-9p /srv/not-shared/file
+    ends by-9p
 }
 
 case_a_folder_by_virtiofs() {
@@ -87,14 +87,14 @@ case_a_folder_by_virtiofs() {
     PROFILE=libvirt-$UUID
     DEVICES="<filesystem type='mount' accessmode='passthrough'>
         <driver type='virtiofs'/>$binary<source dir='/srv/virtiofs'/><target dir='shared'/>
-    </filesystem>" domain_xml virtiofs "$UUID" | shared_memory >virtiofs.xml
-    virsh define virtiofs.xml
-    starts virtiofs
+    </filesystem>" domain_xml by-virtiofs "$UUID" | shared_memory >by-virtiofs.xml
+    virsh define by-virtiofs.xml
+    starts by-virtiofs
     # The folder is the daemon's, which runs beside QEMU; QEMU itself has no business in it.
     host_file /srv/virtiofs/file
     chmod 777 /srv/virtiofs
-    denied_file virtiofs /srv/virtiofs/file
-    ends virtiofs
+    denied_file by-virtiofs /srv/virtiofs/file
+    ends by-virtiofs
 }
 
 case_a_tpm() {
