@@ -10,7 +10,7 @@ use nix::sys::sysinfo::sysinfo;
 use crate::guest::boot::{Boot, Ending};
 use crate::guest::results::Record;
 use crate::guest::{Suite, image};
-use crate::report::{Outcome, Tally, say, verdict};
+use crate::report::{self, Outcome, Tally, say, verdict};
 use crate::workspace;
 
 /// A guest that runs longer is ended.
@@ -67,31 +67,21 @@ pub(crate) fn cases(suites: &[Suite], refresh: bool, filter: &str, tools: &Path)
         bail!("no case has a space in its name: \"{filter}\"");
     }
     let programs = workspace::static_programs()?;
-    let run = |suite: &Suite| -> Result<Tally> {
-        let started = Instant::now();
-        let tally = match suite_cases(*suite, refresh, filter, tools, &programs) {
-            Ok(tally) => tally,
-            Err(error) => {
-                say!("{}: {error:#}", suite.name())?;
-                Tally { passed: 0, failed: 1 }
-            }
-        };
-        say!("guest {}: {tally} in {} s", suite.name(), started.elapsed().as_secs())?;
-        Ok(tally)
+    let run = |suite: Suite| {
+        report::timed(&format!("guest {}", suite.name()), || {
+            suite_cases(suite, refresh, filter, tools, &programs)
+        })
     };
+    let at_once = if has_room_for_two()? { 2 } else { 1 };
     let mut tally = Tally::default();
-    if suites.len() > 1 && has_room_for_two()? {
+    for suites in suites.chunks(at_once) {
         let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
-            let threads: Vec<_> = suites.iter().map(|suite| scope.spawn(|| run(suite))).collect();
+            let threads: Vec<_> = suites.iter().map(|suite| scope.spawn(|| run(*suite))).collect();
             let end = |panic| std::panic::resume_unwind(panic);
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(end)).collect()
         });
         for one in tallies {
             tally += one?;
-        }
-    } else {
-        for suite in suites {
-            tally += run(suite)?;
         }
     }
     Ok(tally)

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Instant;
+
+use anyhow::Result;
 
 /// How a task that ran to its end came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,21 @@ pub(crate) fn line(text: fmt::Arguments<'_>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
+}
+
+/// Runs checks, and says how they came out and how long they took. What cannot be run at all is a failure, so that the
+/// others are still run.
+pub(crate) fn timed(name: &str, run: impl FnOnce() -> Result<Tally>) -> Result<Tally> {
+    let started = Instant::now();
+    let tally = match run() {
+        Ok(tally) => tally,
+        Err(error) => {
+            say!("{name}: {error:#}")?;
+            Tally { passed: 0, failed: 1 }
+        }
+    };
+    say!("{name}: {tally} in {} s", started.elapsed().as_secs())?;
+    Ok(tally)
 }
 
 /// Writes an error and its causes to standard error.

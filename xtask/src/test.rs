@@ -2,13 +2,12 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use walkdir::WalkDir;
 
 use crate::guest::Suite;
-use crate::report::{Outcome, Tally, bold, say};
+use crate::report::{self, Outcome, Tally, bold, say};
 use crate::{deny, differential, e2e, fuzz, generate, process, setup, upstream, workspace};
 
 #[derive(Debug, clap::Args)]
@@ -46,20 +45,10 @@ pub(crate) fn run(_: &Args) -> Result<Outcome> {
     Ok(tally.outcome())
 }
 
-/// Runs one stage, with a heading before it and its time behind it. A stage that cannot be run at
-/// all is a failure, and the others are still run.
+/// Runs one stage, with a heading before it and its time behind it.
 fn stage(name: &str, tally: &mut Tally, run: impl FnOnce() -> Result<Tally>) -> Result<()> {
     say!("\n{}", bold(&format!("== {name}")))?;
-    let started = Instant::now();
-    let result = match run() {
-        Ok(result) => result,
-        Err(error) => {
-            say!("{name}: {error:#}")?;
-            Tally { passed: 0, failed: 1 }
-        }
-    };
-    say!("{name}: {result} in {} s", started.elapsed().as_secs())?;
-    *tally += result;
+    *tally += report::timed(name, run)?;
     Ok(())
 }
 
