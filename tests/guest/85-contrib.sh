@@ -7,11 +7,6 @@ setup() {
     systemd-sysusers
 }
 
-# example_guest NAME: what the script is given.
-example_guest() {
-    account_guest "$1" "$1.xml"
-}
-
 # example NAME ARGUMENT…: the script starts a QEMU that runs no guest code.
 example() {
     "$CONFINED_GUEST" start "$1.xml" -M none -nodefaults -display none -S "${@:2}"
@@ -24,7 +19,7 @@ start_example() {
 }
 
 case_the_shell_example_starts_and_stops_a_confined_guest() {
-    example_guest shell
+    account_guest shell
     start_example shell -drive "if=none,file=$DISK,format=raw"
     [ "$(label_of "$QEMU_PID")" = "$PROFILE (enforce)" ]
     [ "$(stat -c %U "/proc/$QEMU_PID")" = aa-svirt ]
@@ -41,7 +36,7 @@ case_the_shell_example_starts_and_stops_a_confined_guest() {
 }
 
 case_the_shell_example_leaves_no_profile_of_a_failed_start() {
-    example_guest failing
+    account_guest failing
     truncate -s 1M "$IMAGES/not-the-failings.img"
     chmod 666 "$IMAGES/not-the-failings.img"
     expect 1 example failing -drive "if=none,file=$IMAGES/not-the-failings.img,format=raw"
@@ -50,7 +45,7 @@ case_the_shell_example_leaves_no_profile_of_a_failed_start() {
 }
 
 case_the_shell_example_keeps_a_running_guest_from_a_second_start() {
-    example_guest twice
+    account_guest twice
     start_example twice
     local first=$QEMU_PID
     expect 1 example twice
@@ -60,7 +55,7 @@ case_the_shell_example_keeps_a_running_guest_from_a_second_start() {
 }
 
 case_the_shell_example_stops_a_guest_that_has_died() {
-    example_guest died
+    account_guest died
     start_example died
     kill -9 "$QEMU_PID"
     wait_for not_running "$QEMU_PID"
@@ -72,7 +67,7 @@ case_the_shell_example_stops_a_guest_that_has_died() {
 }
 
 case_the_shell_example_ends_no_other_process() {
-    example_guest forged
+    account_guest forged
     start_example forged
     sleep 600 &
     echo $! >"/run/aa-svirt/$UUID/pid"

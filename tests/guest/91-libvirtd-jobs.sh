@@ -140,11 +140,6 @@ XML
     virsh backup-begin "$1" backup.xml
 }
 
-# job_over NAME: no job is going on.
-job_over() {
-    virsh domjobinfo "$1" | grep '^Job type: *None'
-}
-
 case_backup_that_pushes() {
     job_guest push
     backup push push "<target file='$IMAGES/push.backup'/>"

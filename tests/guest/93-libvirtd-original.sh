@@ -161,7 +161,7 @@ case_where_the_original_fails() {
 </domainbackup>
 XML
     job backup virsh backup-begin orig backup.xml
-    wait_for job_over
+    wait_for job_over orig
     cat >backup.xml <<XML
 <domainbackup mode='pull'>
   <server transport='unix' socket='/var/lib/libvirt/qemu/domain-$(virsh domid orig)-orig/nbd.sock'/>
@@ -170,7 +170,7 @@ XML
 XML
     job backup-with-a-scratch-file virsh backup-begin orig backup.xml
     virsh domjobabort orig >/dev/null 2>&1 || true
-    wait_for job_over
+    wait_for job_over orig
     job copy virsh blockcopy orig vda --dest "$IMAGES/orig.copy" --format qcow2 --wait --pivot --transient-job
     job pull virsh blockpull orig vda --wait
     virsh destroy orig
@@ -178,8 +178,4 @@ XML
     # All but one; the other finds the file that it writes denied to it.
     [ "$(printf '%s\n' "${OUTCOMES[@]}" | grep -c ' done$')" = $((${#OUTCOMES[@]} - 1)) ]
     printf '%s\n' "${OUTCOMES[@]}" | grep '^commit-into-base failed (Permission denied)'
-}
-
-job_over() {
-    virsh domjobinfo orig | grep '^Job type: *None'
 }

@@ -257,7 +257,7 @@ disk_arguments() {
     printf '%s\n' -blockdev "{\"driver\":\"qcow2\",\"node-name\":\"disk0\",\"file\":{\"driver\":\"file\",\"filename\":\"$DISK\"}}"
 }
 
-# account_guest NAME XML: a disk of the account's that guests without libvirtd run as, and the XML of a guest with it.
+# account_guest NAME [XML]: a disk of the account's that guests without libvirtd run as, and the XML of a guest with it.
 # Sets UUID, PROFILE and DISK.
 account_guest() {
     UUID=$(new_uuid)
@@ -265,7 +265,7 @@ account_guest() {
     DISK=$IMAGES/$1.img
     truncate -s 1M "$DISK"
     chown aa-svirt "$DISK"
-    domain_xml "$1" "$UUID" "$DISK" >"$2"
+    domain_xml "$1" "$UUID" "$DISK" >"${2:-$1.xml}"
     # Where qmp looks for the monitor.
     mkdir -p "/var/lib/libvirt/qemu/domain-1-$1"
     ln -sfn "/run/aa-svirt/$UUID/qmp" "/var/lib/libvirt/qemu/domain-1-$1/monitor.sock"
@@ -377,6 +377,11 @@ undisturbed() {
     local records
     records=$(denials_since "$1" | grep -aE "profile=\"($PROFILE|virt-aa-helper|libvirtd)\"") || return 0
     fail "denied: $records"
+}
+
+# job_over NAME: no job of libvirtd's is going on.
+job_over() {
+    virsh domjobinfo "$1" | grep '^Job type: *None'
 }
 
 # has_open PID PATH
