@@ -514,7 +514,10 @@ impl<'i> Builder<'i> {
             }
             let plain = namespace.is_empty() && attribute.key.as_namespace_binding().is_none();
             seen.push(identity);
-            if plain && let Some(key) = self.borrow(key) {
+            if plain {
+                let Some(key) = self.borrow(key) else {
+                    return self.syntax("an attribute starts in an unexpected place");
+                };
                 attributes.push((key, value));
             }
         }
