@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
         std::fs::write(dir.join("measured.json"), serde_json::to_vec(&measured)?)?;
         return Ok(Outcome::Passed);
     }
-    setup::run(&setup::Args {})?;
+    setup::packages()?;
     let tools = args.tools.clone().map_or_else(workspace::static_tools, Ok)?;
     if let Some(suite) = args.suite {
         say!("{}", document::pairs(&guest::measure(suite, &tools)?, document::Why::Emulation))?;

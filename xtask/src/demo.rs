@@ -23,9 +23,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
     say!("{}", bold("aa-svirt: a virtual machine, confined by AppArmor"))?;
-    let ready = setup::run(&setup::Args {});
+    let ready = setup::packages();
     let tools = workspace::static_tools()?;
-    let image = match ready.and_then(|_| image::image(args.suite, false)) {
+    let image = match ready.and_then(|()| image::image(args.suite, false)) {
         Ok(image) => image,
         Err(error) => return without_guest(&tools, &error),
     };

@@ -20,9 +20,8 @@ use aa_tests::numbers::Numbers;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use crate::process;
 use crate::report::{Outcome, Tally, say};
-use crate::workspace;
+use crate::{process, setup, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -60,6 +59,9 @@ struct Recorded {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
+    if args.helper.is_none() {
+        setup::packages()?;
+    }
     Ok(compare(args.corpus.as_deref(), args.helper.as_deref())?.outcome())
 }
 

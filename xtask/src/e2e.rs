@@ -11,7 +11,7 @@ use crate::guest::boot::{Boot, Ending};
 use crate::guest::results::Record;
 use crate::guest::{Suite, image};
 use crate::report::{self, Outcome, Tally, say, verdict};
-use crate::workspace;
+use crate::{setup, workspace};
 
 /// A guest that runs longer is ended.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -45,6 +45,7 @@ const BOOTS: [(&str, &str, bool); 4] = [
 ];
 
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
+    setup::packages()?;
     let suites = args.suite.map_or(Suite::ALL.to_vec(), |suite| vec![suite]);
     let filter = args.filter.as_deref().unwrap_or_default();
     let tools = match &args.tools {
@@ -73,18 +74,7 @@ pub(crate) fn cases(suites: &[Suite], refresh: bool, filter: &str, tools: &Path)
         })
     };
     let at_once = if has_room_for_two()? { 2 } else { 1 };
-    let mut tally = Tally::default();
-    for suites in suites.chunks(at_once) {
-        let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
-            let threads: Vec<_> = suites.iter().map(|suite| scope.spawn(|| run(*suite))).collect();
-            let end = |panic| std::panic::resume_unwind(panic);
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(end)).collect()
-        });
-        for one in tallies {
-            tally += one?;
-        }
-    }
-    Ok(tally)
+    report::side_by_side(suites, at_once, |suite| run(*suite))
 }
 
 /// Whether two guests at once are no slower than one after the other.

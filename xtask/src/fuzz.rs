@@ -4,12 +4,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::report::{Outcome, Tally, say};
-use crate::{differential, process, workspace};
+use crate::report::{self, Outcome, Tally, say};
+use crate::{differential, process, setup, workspace};
 
 /// The release that is used.
 const CARGO_FUZZ: &str = "0.13.2";
@@ -38,6 +38,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let root = workspace::root()?;
     let home = workspace::scratch("fuzz")?;
+    setup::packages()?;
     let mut tally = Tally::default();
     let is_chosen = |name: &str| name.contains(&args.filter);
     if is_chosen(DIFFERENTIAL) {
@@ -62,9 +63,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_TARGET_DIR", &home),
     )?;
-    for name in &chosen {
-        tally.count(search(root, &home, name, args.minutes * 60)?);
-    }
+    let cores = thread::available_parallelism()?.get();
+    tally += report::side_by_side(&chosen, cores, |name| search(root, &home, name, args.minutes * 60))?;
     say!("fuzz: {tally}; {} minutes each", args.minutes)?;
     Ok(tally.outcome())
 }
@@ -74,14 +74,12 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
 /// # Errors
 /// cargo cannot be started.
 pub(crate) fn checks() -> Result<Tally> {
-    let mut tally = Tally::default();
-    tally.count(process::passes(
+    Ok(Tally::of(process::passes(
         workspace::cargo()
             .args(["check", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml"])
             .current_dir(workspace::root()?)
             .env("CARGO_TARGET_DIR", workspace::scratch("fuzz")?),
-    )?);
-    Ok(tally)
+    )?))
 }
 
 /// The names of the programs in `fuzz/fuzz_targets`.
@@ -97,8 +95,8 @@ fn made(home: &Path, kind: &str, name: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Runs one target; says whether it found nothing.
-fn search(root: &Path, home: &Path, name: &str, seconds: u64) -> Result<bool> {
+/// Runs one target; it passes if it found nothing.
+fn search(root: &Path, home: &Path, name: &str, seconds: u64) -> Result<Tally> {
     let (corpus, findings) = (made(home, "corpus", name)?, made(home, "findings", name)?);
     let log = home.join(format!("{name}.log"));
     let output = std::fs::File::create(&log).with_context(|| log.display().to_string())?;
@@ -119,11 +117,10 @@ fn search(root: &Path, home: &Path, name: &str, seconds: u64) -> Result<bool> {
     if name == "domain" && real.exists() {
         command.arg(real);
     }
-    let started = Instant::now();
-    let passed = process::passes(&mut command)?;
+    let (passed, took) = process::accounted(&mut command)?;
     let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
     let inputs = text.lines().rev().find_map(|line| line.strip_prefix("stat::number_of_executed_units: "));
-    say!("{name:<16} {:>6} s {:>12} inputs", started.elapsed().as_secs(), inputs.unwrap_or("?"))?;
+    say!("{name:<16} {:>6} s of a processor {:>12} inputs", took.as_secs(), inputs.unwrap_or("?"))?;
     if !passed {
         let finding =
             text.lines().rev().find_map(|line| line.split_once("Test unit written to ")).map(|(_, at)| at);
@@ -134,5 +131,5 @@ fn search(root: &Path, home: &Path, name: &str, seconds: u64) -> Result<bool> {
         }
         say!("  {name} found: {finding}; all it said is in {}", log.display())?;
     }
-    Ok(passed)
+    Ok(Tally::of(passed))
 }

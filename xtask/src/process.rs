@@ -2,8 +2,11 @@
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// The command as a person would type it, roughly.
 pub(crate) fn shown(command: &Command) -> String {
@@ -36,6 +39,27 @@ pub(crate) fn passes(command: &mut Command) -> Result<bool> {
     let status =
         command.stdin(Stdio::null()).status().with_context(|| format!("cannot start: {}", shown(command)))?;
     Ok(status.success())
+}
+
+/// Runs a program; says whether it ended with status 0, and how long a processor ran it.
+///
+/// # Errors
+/// It cannot be started, or /proc does not tell.
+pub(crate) fn accounted(command: &mut Command) -> Result<(bool, Duration)> {
+    let mut child =
+        command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start: {}", shown(command)))?;
+    let pid = child.id();
+    // It is not reaped before its account has been read.
+    let _ended =
+        waitid(Id::Pid(Pid::from_raw(pid.try_into()?)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+    let account = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let status = child.wait()?;
+    // proc(5): utime and stime are the 14th and 15th, the 2nd is a name in parentheses, both in ticks.
+    let (_, fields) = account.rsplit_once(')').context("/proc/PID/stat has no name")?;
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let each_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock ticks")?;
+    Ok((status.success(), Duration::from_millis(ticks * 1000 / u64::try_from(each_second)?)))
 }
 
 /// Runs a program and takes its standard output.
@@ -72,4 +96,19 @@ pub(crate) fn filter(command: &mut Command, input: &[u8]) -> Result<Output> {
         output
     });
     output.with_context(|| format!("cannot read: {}", shown(command)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_accounted_for_by_what_it_ran() {
+        let (passed, idle) = accounted(Command::new("sleep").arg("1")).unwrap();
+        assert!(passed && idle < Duration::from_millis(500), "{idle:?}");
+        // The kernel ends it when a processor has run it for a second.
+        let (passed, busy) =
+            accounted(Command::new("sh").args(["-c", "ulimit -t 1; while :; do :; done"])).unwrap();
+        assert!(!passed && busy > Duration::from_millis(900), "{busy:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -27,6 +28,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Of one check.
+    pub(crate) fn of(passed: bool) -> Self {
+        Self { passed: usize::from(passed), failed: usize::from(!passed) }
+    }
+
     pub(crate) fn count(&mut self, passed: bool) {
         if passed {
             self.passed += 1;
@@ -75,11 +81,35 @@ pub(crate) fn timed(name: &str, run: impl FnOnce() -> Result<Tally>) -> Result<T
         Ok(tally) => tally,
         Err(error) => {
             say!("{name}: {error:#}")?;
-            Tally { passed: 0, failed: 1 }
+            Tally::of(false)
         }
     };
     say!("{name}: {tally} in {} s", started.elapsed().as_secs())?;
     Ok(tally)
+}
+
+/// Runs the checks of each item, so many at once, and adds them up.
+pub(crate) fn side_by_side<T: Sync>(
+    items: &[T],
+    at_once: usize,
+    run: impl Fn(&T) -> Result<Tally> + Sync,
+) -> Result<Tally> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Tally> {
+        let mut tally = Tally::default();
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            tally += run(item)?;
+        }
+        Ok(tally)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        let mut sum = Tally::default();
+        for thread in threads {
+            sum += thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(sum)
+    })
 }
 
 /// Writes an error and its causes to standard error.
@@ -101,4 +131,34 @@ pub(crate) fn verdict(good: bool, word: &str) -> String {
 /// Text in bold, plain where standard output is not a terminal.
 pub(crate) fn bold(text: &str) -> String {
     if io::stdout().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn each_item_is_run_once_however_many_at_once() {
+        let items: Vec<usize> = (0..20).collect();
+        for at_once in [1, 2, 30] {
+            let run = Mutex::new(Vec::new());
+            let tally = side_by_side(&items, at_once, |item| {
+                run.lock().unwrap().push(*item);
+                Ok(Tally::of(item % 5 != 0))
+            });
+            assert_eq!(tally.unwrap(), Tally { passed: 16, failed: 4 });
+            let mut run = run.into_inner().unwrap();
+            run.sort_unstable();
+            assert_eq!(run, items);
+        }
+        let failing =
+            side_by_side(
+                &items,
+                2,
+                |item| if *item == 7 { anyhow::bail!("7") } else { Ok(Tally::default()) },
+            );
+        assert_eq!(failing.unwrap_err().to_string(), "7");
+    }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args) -> Result<Outcome> {
     let mut tally = Tally::default();
-    setup::run(&setup::Args {})?;
+    setup::packages()?;
     stage("format", &mut tally, || passes(workspace::cargo().args(["fmt", "--all", "--check"])))?;
     stage("lints", &mut tally, || {
         passes(workspace::cargo().args([
@@ -30,9 +30,7 @@ pub(crate) fn run(_: &Args) -> Result<Outcome> {
     })?;
     stage("scripts", &mut tally, scripts)?;
     stage("generated files", &mut tally, || {
-        let mut checks = Tally::default();
-        checks.count(generate::run(&generate::Args { check: true })? == Outcome::Passed);
-        Ok(checks)
+        Ok(Tally::of(generate::run(&generate::Args { check: true })? == Outcome::Passed))
     })?;
     stage("unit and integration tests", &mut tally, cargo_test)?;
     stage("programs of libFuzzer", &mut tally, fuzz::checks)?;
@@ -53,9 +51,7 @@ fn stage(name: &str, tally: &mut Tally, run: impl FnOnce() -> Result<Tally>) -> 
 }
 
 fn passes(command: &mut Command) -> Result<Tally> {
-    let mut tally = Tally::default();
-    tally.count(process::passes(command.current_dir(workspace::root()?))?);
-    Ok(tally)
+    Ok(Tally::of(process::passes(command.current_dir(workspace::root()?))?))
 }
 
 /// Shellcheck over everything that is run in the guest or shipped as an example.

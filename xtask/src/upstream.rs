@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::guest::{Suite, packages};
 use crate::report::{Outcome, Tally, say, verdict};
-use crate::{process, workspace};
+use crate::{process, setup, workspace};
 
 const SCRIPT: &str = "tests/virt-aa-helper-test";
 
@@ -17,6 +17,7 @@ const SCRIPT: &str = "tests/virt-aa-helper-test";
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args) -> Result<Outcome> {
+    setup::packages()?;
     let tally = checks(&workspace::static_tools()?)?;
     say!("{tally}")?;
     Ok(tally.outcome())
