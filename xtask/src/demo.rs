@@ -40,6 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
         installed: true,
         more: &[],
         append: "apparmor=1 aa.run=run-demo",
+        parallel: false,
         limit: LIMIT,
     };
     let ending = boot.run(|record| match record {

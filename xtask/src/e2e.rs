@@ -102,6 +102,7 @@ fn suite_cases(suite: Suite, refresh: bool, filter: &str, tools: &Path, programs
             installed,
             more: &more,
             append: &format!("{line} aa.run=run-cases aa.cases={cases} aa.filter={filter}"),
+            parallel: false,
             limit: if filter.is_empty() { LIMIT } else { LIMIT_ON_REQUEST },
         };
         tally += report_cases(suite, cases, &boot)?;

@@ -33,6 +33,7 @@ pub(super) fn measure(suite: Suite, tools: &Path) -> Result<Measured> {
         installed: true,
         more: &[],
         append: &format!("apparmor=1 aa.run=run-bench aa.rounds={ROUNDS} aa.many={MANY}"),
+        parallel: true,
         limit: LIMIT,
     };
     let mut measured = Measured { many: MANY, ..Measured::default() };

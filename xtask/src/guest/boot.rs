@@ -32,6 +32,10 @@ pub(crate) struct Boot<'a> {
     pub(crate) more: &'a [(PathBuf, &'static str)],
     /// More for the kernel's command line.
     pub(crate) append: &'a str,
+    /// Whether its two processors have a thread of the host each. That is how a machine is, but an emulated one then may
+    /// run what its kernel has just patched in its own text as it was before, and die of a breakpoint: soon, where
+    /// KVM guests within it come and go.
+    pub(crate) parallel: bool,
     /// After this the guest is ended.
     pub(crate) limit: Duration,
 }
@@ -116,7 +120,7 @@ impl Boot<'_> {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args([
             "-accel",
-            "tcg,thread=multi",
+            if self.parallel { "tcg,thread=multi" } else { "tcg,thread=single" },
             "-cpu",
             "max",
             "-machine",
