@@ -109,8 +109,18 @@ case_the_hook_lets_be_what_is_not_to_be_confined() {
     make_guest wished
     aa-load remove "$PROFILE"
     expect 1 hook wished started begin
+    cp wished.xml wished-first.xml
     sed -i "s|^</domain>|  <seclabel type='none' model='apparmor'/>\n&|" wished.xml
     expect 0 hook wished started begin
+    # It is the guest's own element that counts, wherever something like it is written.
+    local not_it
+    for not_it in "<!--\n  <seclabel type='none' model='apparmor'/>\n-->" \
+        "<metadata>\n  <seclabel type='none' model='apparmor'/>\n</metadata>" \
+        '<seclabel type="dynamic" model="{\&quot;kind\&quot;:\&quot;seclabel\&quot;,\&quot;text\&quot;:\&quot;the guest asks not to be confined"/>'; do
+        sed "s|^</domain>|$not_it\n&|" wished-first.xml >feigned.xml
+        expect 1 hook feigned started begin
+        says "$stderr" 'not in the kernel'
+    done
     # The owner and group of files are another matter.
     sed -i "s|model='apparmor'|model='dac'|" wished.xml
     expect 1 hook wished started begin
