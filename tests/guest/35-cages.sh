@@ -64,11 +64,39 @@ denies_the_rest() {
         inet unix "trace:$!" "signal:$!" on-exec:cages-other mount:/srv exec:/usr/bin/true
 }
 
+CAGES=(aa-{derive,render,load,confine} aa-load//parser virt-aa-helper virt-aa-helper//parser)
+
 case_the_profiles_are_in_force() {
     local name
-    for name in aa-{derive,render,load,confine} aa-load//parser virt-aa-helper virt-aa-helper//parser; do
+    for name in "${CAGES[@]}"; do
         [ "$(mode_of "$name")" = enforce ] || fail "$name: $(mode_of "$name")"
     done
+}
+
+# carriers PROFILE: the processes that it confines.
+carriers() { grep -lsx "$1 (enforce)" /proc/[0-9]*/attr/current | cut -d / -f 3; }
+
+# aa-load reads the labels of all processes, other tools among them; that is no denial. To trace a tool is one, for a
+# program that may trace everything but is confined: the kernel asks no profile about one that is not.
+case_others_may_look_at_them() {
+    local name pid
+    cp /tests/probe /srv/tracer
+    printf 'profile cages-tracer /srv/tracer {\n  file,\n  capability,\n  ptrace,\n}\n' | apparmor_parser -K -r
+    for name in "${CAGES[@]}"; do
+        under "$name" sleep:60 &
+        wait_for carriers "$name"
+        pid=$(carriers "$name")
+        expect 0 aa-load status
+        expect 0 /srv/tracer "read:/proc/$pid/environ"
+        expect_denial " profile=\"$name\" .* requested_mask=\"tracedby\" .* peer=\"cages-tracer\""
+        expect 1 /srv/tracer "trace:$pid"
+        kill "$pid"
+        wait "$!" || true
+    done
+    # A tracer that the tool's profile is not asked about.
+    sleep 60 &
+    expect 0 /srv/tracer "trace:$!"
+    kill "$!"
 }
 
 # From a domain's XML to a QEMU that runs, is given another disk, and is gone. What is denied to a tool fails the case.

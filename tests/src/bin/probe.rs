@@ -9,6 +9,8 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::ptrace;
@@ -58,6 +60,7 @@ fn try_one(attempt: &str, after: &[String]) -> Result<(), Box<dyn Error>> {
             waitpid(process()?, None)?;
             ptrace::detach(process()?, None)?;
         }
+        "sleep" => thread::sleep(Duration::from_secs(object.parse()?)),
         "signal" => kill(process()?, Signal::SIGCONT)?,
         "mount" => {
             mount(Some("none"), Path::new(object), Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
