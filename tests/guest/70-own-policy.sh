@@ -34,6 +34,9 @@ check_guest() {
     start_qemu "$1" "$UUID" "${arguments[@]}"
     [ "$(label_of "$QEMU_PID")" = "$PROFILE (enforce)" ]
     qemu_io "$1" disk0 'write -P 0x5a 0 64k'
+    # Its label is looked at, and that is no denial either.
+    expect 0 aa-load status
+    expect 0 aa-load verify "$PROFILE"
     local needless
     needless=$(denials_since "$mark")
     [ -z "$needless" ] || fail "denied although nothing forbidden was tried: $needless"
