@@ -1,7 +1,7 @@
 //! What can go wrong, one variant for each refusal.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aa_contract::{Exit, ProfileName, record::RecordError, text::Printable};
 use thiserror::Error;
@@ -146,6 +146,12 @@ pub enum ParserError {
 }
 
 impl Error {
+    /// That something could not be done with a path of the host, for `map_err`.
+    pub(crate) fn host(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Host { path, source }
+    }
+
     /// Whether the input is at fault (status 1) or the host (status 3).
     pub fn exit(&self) -> Exit {
         match self {

@@ -71,17 +71,16 @@ pub fn remove_files(garbage: &Garbage) -> Result<(), Error> {
     for path in &garbage.files {
         match fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other.map_err(|source| Error::Host { path: path.clone(), source })?,
+            other => other.map_err(Error::host(path))?,
         }
     }
     Ok(())
 }
 
 fn files(directory: &Path) -> Result<Vec<(ProfileName, PathBuf)>, Error> {
-    let host = |source| Error::Host { path: directory.to_owned(), source };
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(host)? {
-        let entry = entry.map_err(host)?;
+    for entry in fs::read_dir(directory).map_err(Error::host(directory))? {
+        let entry = entry.map_err(Error::host(directory))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let stem = SUFFIXES.iter().rev().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);

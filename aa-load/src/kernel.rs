@@ -142,8 +142,8 @@ impl Kernel {
         // have are changed in it. So it tells which may be meant, and the file `name` in it which is.
         let prefix = only.map_or_else(|| "libvirt-".to_owned(), |name| format!("{name}."));
         let mut found = BTreeMap::new();
-        for dir in fs::read_dir(&directory).map_err(host(&directory))? {
-            let dir = dir.map_err(host(&directory))?;
+        for dir in fs::read_dir(&directory).map_err(Error::host(&directory))? {
+            let dir = dir.map_err(Error::host(&directory))?;
             let file_name = dir.file_name();
             let file_name = file_name.to_string_lossy();
             if remember
@@ -173,11 +173,10 @@ impl Kernel {
     /// [`Error::Host`]: the files cannot be read.
     pub(crate) fn directories(&self, name: ProfileName) -> Result<Vec<PathBuf>, Error> {
         let directory = self.root.join("policy/profiles");
-        let host = |source| Error::Host { path: directory.clone(), source };
         let prefix = format!("{name}.");
         let mut found = Vec::new();
-        for dir in fs::read_dir(&directory).map_err(host)? {
-            let dir = dir.map_err(host)?;
+        for dir in fs::read_dir(&directory).map_err(Error::host(&directory))? {
+            let dir = dir.map_err(Error::host(&directory))?;
             if dir.file_name().to_string_lossy().starts_with(&prefix) {
                 found.push(dir.path());
             }
@@ -219,22 +218,17 @@ impl Kernel {
     }
 }
 
-fn host(path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Host { path, source }
-}
-
 /// A guest's profile in its directory, with its children; `None` if it went away meanwhile, or is no guest's.
 fn read_profile(dir: &Path) -> Result<Option<(ProfileName, InKernel)>, Error> {
-    let Some(entry) = read_entry(dir).map_err(host(dir))? else { return Ok(None) };
+    let Some(entry) = read_entry(dir).map_err(Error::host(dir))? else { return Ok(None) };
     let Ok(name) = entry.name.parse::<ProfileName>() else { return Ok(None) };
     let mut children = Vec::new();
     let below = dir.join("profiles");
     match fs::read_dir(&below) {
         Ok(entries) => {
             for child in entries {
-                let path = child.map_err(host(&below))?.path();
-                if let Some(mut entry) = read_entry(&path).map_err(host(&path))? {
+                let path = child.map_err(Error::host(&below))?.path();
+                if let Some(mut entry) = read_entry(&path).map_err(Error::host(&path))? {
                     // The kernel gives a child's own name; a record of policy has it in full.
                     if !entry.name.contains("//") {
                         entry.name = format!("{name}//{}", entry.name);

@@ -93,13 +93,12 @@ impl Grants {
 /// [`Error::Host`]: the directory is there and cannot be read.
 pub fn on_disk(directory: &Path) -> Result<(BTreeSet<ProfileName>, BTreeMap<ProfileName, Grants>), Error> {
     let (mut profiles, mut grants) = (BTreeSet::new(), BTreeMap::new());
-    let host = |source| Error::Host { path: directory.to_owned(), source };
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((profiles, grants)),
-        other => other.map_err(host)?,
+        other => other.map_err(Error::host(directory))?,
     };
     for entry in entries {
-        let entry = entry.map_err(host)?;
+        let entry = entry.map_err(Error::host(directory))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if let Ok(profile) = name.parse() {

@@ -43,27 +43,25 @@ impl fmt::Display for Task {
 /// [`Error::Host`]: `/proc` or a label in it cannot be read, or may leave processes out. A process that ended
 /// meanwhile is none.
 pub fn scan(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
-    let host = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Host { path, source }
-    };
-    if let Some(options) = hides(proc).map_err(host(proc))? {
+    if let Some(options) = hides(proc).map_err(Error::host(proc))? {
         let text = format!(
             "it is mounted with {options} and may leave out processes, so nobody knows who carries what"
         );
-        return Err(host(proc)(io::Error::other(text)));
+        return Err(Error::host(proc)(io::Error::other(text)));
     }
     let mut found: BTreeMap<ProfileName, Vec<Task>> = BTreeMap::new();
-    for entry in fs::read_dir(proc).map_err(host(proc))? {
-        let entry = entry.map_err(host(proc))?;
+    for entry in fs::read_dir(proc).map_err(Error::host(proc))? {
+        let entry = entry.map_err(Error::host(proc))?;
         let Some(pid) = number(&entry.file_name()) else { continue };
         let threads = entry.path().join("task");
-        let Some(list) = unless_gone(fs::read_dir(&threads)).map_err(host(&threads))? else { continue };
+        let Some(list) = unless_gone(fs::read_dir(&threads)).map_err(Error::host(&threads))? else {
+            continue;
+        };
         for thread in list {
-            let Some(thread) = unless_gone(thread).map_err(host(&threads))? else { break };
+            let Some(thread) = unless_gone(thread).map_err(Error::host(&threads))? else { break };
             let Some(tid) = number(&thread.file_name()) else { continue };
             let path = thread.path();
-            let Some(text) = read_label(&path).map_err(host(&path))? else { continue };
+            let Some(text) = read_label(&path).map_err(Error::host(&path))? else { continue };
             let (label, mode) = split(&text);
             let mut names: Vec<ProfileName> = guests(label).collect();
             if names.is_empty() {
@@ -134,7 +132,7 @@ fn number(name: &std::ffi::OsStr) -> Option<u32> {
 }
 
 /// ENOENT, and ESRCH, which `/proc` gives for a process that ended after the open.
-fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(crate) fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     const ESRCH: i32 = 3;
     match result {
         Ok(value) => Ok(Some(value)),

@@ -8,18 +8,19 @@ use aa_contract::{Loaded, ProfileName};
 
 use crate::error::Error;
 use crate::status::Found;
+use crate::tasks::unless_gone;
 
 /// Every process whose command line has `-uuid` and a UUID behind it, as QEMU's has, whoever started it.
 ///
 /// # Errors
-/// [`Error::Host`]: `/proc` cannot be read. A process that ended meanwhile is none.
+/// [`Error::Host`]: `/proc` or a command line in it cannot be read. A process that ended meanwhile is none.
 pub fn hypervisors(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error> {
-    let host = |source| Error::Host { path: proc.to_owned(), source };
     let mut found: BTreeMap<ProfileName, Vec<u32>> = BTreeMap::new();
-    for entry in fs::read_dir(proc).map_err(host)? {
-        let entry = entry.map_err(host)?;
+    for entry in fs::read_dir(proc).map_err(Error::host(proc))? {
+        let entry = entry.map_err(Error::host(proc))?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+        let path = entry.path().join("cmdline");
+        let Some(line) = unless_gone(fs::read(&path)).map_err(Error::host(&path))? else { continue };
         let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
         while let Some(word) = words.next() {
             if word == "-uuid" || word == "--uuid" {
@@ -38,7 +39,8 @@ pub fn hypervisors(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error
 /// with all of its threads.
 ///
 /// # Errors
-/// [`Error::NotLoaded`], or [`Error::Unverified`] with what is not as it should be.
+/// [`Error::NotLoaded`], or [`Error::Unverified`] with what is not as it should be; [`Error::Host`]: the threads of a
+/// process cannot be listed.
 pub fn verify(
     name: ProfileName,
     found: &Found,
@@ -57,8 +59,10 @@ pub fn verify(
     let running = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
     let known = running.into_iter().chain(hypervisors.get(&name).into_iter().flatten());
     for pid in known {
-        let Ok(threads) = fs::read_dir(proc.join(pid.to_string()).join("task")) else { continue };
-        for thread in threads.flatten() {
+        let path = proc.join(pid.to_string()).join("task");
+        let Some(threads) = unless_gone(fs::read_dir(&path)).map_err(Error::host(&path))? else { continue };
+        for thread in threads {
+            let Some(thread) = unless_gone(thread).map_err(Error::host(&path))? else { break };
             let Some(tid) = thread.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
@@ -112,5 +116,11 @@ mod tests {
         fs::remove_dir_all(proc.join("9/task/10")).unwrap();
         tasks::tests::put(&proc, 9, 9, "unconfined");
         refused("process 9 thread 9");
+        // What cannot be looked at may be anything.
+        fs::rename(proc.join("9/task"), proc.join("9/tasks")).unwrap();
+        assert!(check().is_ok(), "it is gone");
+        fs::remove_file(proc.join("9/cmdline")).unwrap();
+        fs::create_dir(proc.join("9/cmdline")).unwrap();
+        assert!(matches!(hypervisors(&proc), Err(Error::Host { path, .. }) if path.ends_with("9/cmdline")));
     }
 }

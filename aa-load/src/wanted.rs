@@ -50,12 +50,8 @@ pub fn read(directories: &[PathBuf]) -> Result<Wanted, Error> {
 }
 
 fn read_directory(directory: &Path, wanted: &mut Wanted) -> Result<(), Error> {
-    let host = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Host { path, source }
-    };
-    for entry in fs::read_dir(directory).map_err(host(directory))? {
-        let path = entry.map_err(host(directory))?.path();
+    for entry in fs::read_dir(directory).map_err(Error::host(directory))? {
+        let path = entry.map_err(Error::host(directory))?.path();
         if path.extension().is_none_or(|extension| extension != "xml") {
             continue;
         }
