@@ -103,6 +103,10 @@ case_the_hook_ends_the_start_of_one_that_is_not() {
     aa-load remove "$PROFILE"
     expect 1 hook loose started begin
     says "$stderr" 'not in the kernel'
+    # Nor one that is refused.
+    echo '<domain/>' >loose.xml
+    expect 1 hook loose started begin
+    says "$stderr" 'stdin:1:1: the domain has no type'
 }
 
 case_the_hook_lets_be_what_is_not_to_be_confined() {
