@@ -148,8 +148,7 @@ pub enum ParserError {
 impl Error {
     /// That something could not be done with a path of the host, for `map_err`.
     pub(crate) fn host(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Host { path, source }
+        move |source| Self::Host { path: path.to_owned(), source }
     }
 
     /// Whether the input is at fault (status 1) or the host (status 3).

@@ -76,7 +76,7 @@ impl Options {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    std::path::absolute(path).map_err(|source| Error::Host { path: path.to_owned(), source })
+    std::path::absolute(path).map_err(Error::host(path))
 }
 
 /// Where Linux mounts it.
@@ -132,15 +132,11 @@ impl Loader {
             Some(cache) => cache.version(&parser)?,
             None => parser.version()?,
         };
-        let read = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Host { path, source }
-        };
         let mut kernel_features = if let Some(file) = &options.kernel_features {
-            std::fs::read_to_string(file).map_err(read(file))?
+            std::fs::read_to_string(file).map_err(Error::host(file))?
         } else {
             let tree = kernel.features();
-            features::read_tree(&tree).map_err(read(&tree))?
+            features::read_tree(&tree).map_err(Error::host(&tree))?
         };
         if !version.knows_perms_tables() {
             kernel_features = features::without_perms_tables(&kernel_features);
@@ -148,7 +144,7 @@ impl Loader {
         let pinned = || Some(PathBuf::from(features::PINNED)).filter(|path| path.is_file());
         let policy_features = options.policy_features.clone().or_else(pinned);
         let policy_text = match &policy_features {
-            Some(file) => std::fs::read(file).map_err(read(file))?,
+            Some(file) => std::fs::read(file).map_err(Error::host(file))?,
             None => Vec::new(),
         };
         let identity = parser.identity()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aa_contract::{ProfileName, text::Printable};
 use nix::unistd::{getegid, getgroups};
@@ -53,14 +53,7 @@ pub fn scan(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
     for entry in fs::read_dir(proc).map_err(Error::host(proc))? {
         let entry = entry.map_err(Error::host(proc))?;
         let Some(pid) = number(&entry.file_name()) else { continue };
-        let threads = entry.path().join("task");
-        let Some(list) = unless_gone(fs::read_dir(&threads)).map_err(Error::host(&threads))? else {
-            continue;
-        };
-        for thread in list {
-            let Some(thread) = unless_gone(thread).map_err(Error::host(&threads))? else { break };
-            let Some(tid) = number(&thread.file_name()) else { continue };
-            let path = thread.path();
+        for (tid, path) in threads(&entry.path())? {
             let Some(text) = read_label(&path).map_err(Error::host(&path))? else { continue };
             let (label, mode) = split(&text);
             let mut names: Vec<ProfileName> = guests(label).collect();
@@ -86,6 +79,22 @@ pub fn scan(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
         tasks.sort_by_key(|task| (task.pid, task.tid));
     }
     Ok(found)
+}
+
+/// The threads of a process and their directories; none if it ended.
+pub(crate) fn threads(process: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
+    let directory = process.join("task");
+    let Some(list) = unless_gone(fs::read_dir(&directory)).map_err(Error::host(&directory))? else {
+        return Ok(Vec::new());
+    };
+    let mut threads = Vec::new();
+    for thread in list {
+        let Some(thread) = unless_gone(thread).map_err(Error::host(&directory))? else { break };
+        if let Some(tid) = number(&thread.file_name()) {
+            threads.push((tid, thread.path()));
+        }
+    }
+    Ok(threads)
 }
 
 /// The mount options by which this procfs may leave out processes; `None` if it shows all (kernel:
@@ -127,7 +136,7 @@ fn may_trace_all(proc: &Path) -> io::Result<bool> {
     Ok(capable && read_label(&proc.join("thread-self"))?.is_none_or(|label| label == "unconfined"))
 }
 
-fn number(name: &std::ffi::OsStr) -> Option<u32> {
+pub(crate) fn number(name: &std::ffi::OsStr) -> Option<u32> {
     name.to_str()?.parse().ok()
 }
 

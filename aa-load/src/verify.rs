@@ -8,7 +8,7 @@ use aa_contract::{Loaded, ProfileName};
 
 use crate::error::Error;
 use crate::status::Found;
-use crate::tasks::unless_gone;
+use crate::tasks::{number, threads, unless_gone};
 
 /// Every process whose command line has `-uuid` and a UUID behind it, as QEMU's has, whoever started it.
 ///
@@ -18,7 +18,7 @@ pub fn hypervisors(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error
     let mut found: BTreeMap<ProfileName, Vec<u32>> = BTreeMap::new();
     for entry in fs::read_dir(proc).map_err(Error::host(proc))? {
         let entry = entry.map_err(Error::host(proc))?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = number(&entry.file_name()) else { continue };
         let path = entry.path().join("cmdline");
         let Some(line) = unless_gone(fs::read(&path)).map_err(Error::host(&path))? else { continue };
         let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
@@ -59,15 +59,9 @@ pub fn verify(
     let running = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
     let known = running.into_iter().chain(hypervisors.get(&name).into_iter().flatten());
     for pid in known {
-        let path = proc.join(pid.to_string()).join("task");
-        let Some(threads) = unless_gone(fs::read_dir(&path)).map_err(Error::host(&path))? else { continue };
-        for thread in threads {
-            let Some(thread) = unless_gone(thread).map_err(Error::host(&path))? else { break };
-            let Some(tid) = thread.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
+        for (tid, path) in threads(&proc.join(pid.to_string()))? {
             // One that ended since the scan has no label to check.
-            if !tasks.iter().any(|task| task.tid == tid) && thread.path().join("comm").exists() {
+            if !tasks.iter().any(|task| task.tid == tid) && path.join("comm").exists() {
                 return Err(Error::Unverified(format!("process {pid} thread {tid} does not carry it")));
             }
         }
