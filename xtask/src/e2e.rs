@@ -68,13 +68,13 @@ pub(crate) fn cases(suites: &[Suite], refresh: bool, filter: &str, tools: &Path)
         bail!("no case has a space in its name: \"{filter}\"");
     }
     let programs = workspace::static_programs()?;
-    let run = |suite: Suite| {
+    let run = |&suite: &Suite| {
         report::timed(&format!("guest {}", suite.name()), || {
             suite_cases(suite, refresh, filter, tools, &programs)
         })
     };
     let at_once = if has_room_for_two()? { 2 } else { 1 };
-    report::side_by_side(suites, at_once, |suite| run(*suite))
+    report::side_by_side(suites, at_once, run)
 }
 
 /// Whether two guests at once are no slower than one after the other.
