@@ -1,7 +1,7 @@
 //! Paths as rules name them: literals, and patterns.
 
-use std::fmt;
 use std::path::Path;
+use std::{fmt, slice};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -194,72 +194,102 @@ impl From<Glob> for String {
 /// Variables that AppArmor's own tunables always define, behind `@{`: the library directory of each architecture.
 const VARIABLES: [&str; 1] = ["multiarch}"];
 
+const UNCLOSED: &str = "an opening brace or bracket without a closing one";
+const CONTROL: &str = "a control character must be written as three octal digits";
+
 /// One pass over the pattern; see [`Glob`] for what is accepted.
 fn check_glob(pattern: &str) -> Result<(), &'static str> {
     let mut bytes = pattern.as_bytes().iter();
-    let mut braces = 0usize;
-    let mut in_brackets = false;
-    let mut bracket_len = 0usize;
+    // For each open brace, whether it has more than one choice by now.
+    let mut braces: Vec<bool> = Vec::new();
     let mut after_at = false;
     while let Some(&byte) = bytes.next() {
         let was_at = std::mem::take(&mut after_at);
-        if in_brackets {
-            match byte {
-                b']' if bracket_len > 0 => in_brackets = false,
-                b'^' if bracket_len == 0 => {}
-                b'/' | b'[' | b']' | b'{' | b'}' | b'"' | b'\\' | b',' => {
-                    return Err("a bracket expression holds only plain characters and ranges");
-                }
-                0..=0x1f | 0x7f => return Err("a control character must be written as three octal digits"),
-                _ => bracket_len += 1,
-            }
-            continue;
-        }
         match byte {
-            b'\\' => {
-                let first = *bytes.next().ok_or("a backslash at the end")?;
-                if first.is_ascii_digit() {
-                    let (second, third) = (*bytes.next().unwrap_or(&b'x'), *bytes.next().unwrap_or(&b'x'));
-                    let octal = |d: u8| (b'0'..=b'7').contains(&d);
-                    if !((b'0'..=b'3').contains(&first) && octal(second) && octal(third)) {
-                        return Err("a backslash and a digit must be three octal digits up to 377");
-                    }
-                    match (first, second, third) {
-                        (b'0', b'0', b'0') => return Err("no path holds a NUL byte"),
-                        (b'0', b'5', b'6' | b'7') => return Err("dots and slashes must be written plainly"),
-                        (b'1', b'0', b'0') => after_at = true,
-                        _ => {}
-                    }
-                } else if !b"\"*?[]{}^,".contains(&first) {
-                    return Err("a backslash may stand only before three octal digits or one of \"*?[]{}^,");
-                }
-            }
+            b'\\' => after_at = check_escape(&mut bytes)?,
             b'{' if was_at => {
                 match VARIABLES.iter().find_map(|name| bytes.as_slice().strip_prefix(name.as_bytes())) {
                     Some(rest) => bytes = rest.iter(),
                     None => return Err("this variable is not expanded here: write the brace as \\173"),
                 }
             }
-            b'{' => braces += 1,
-            b'}' => braces = braces.checked_sub(1).ok_or("a closing brace without an opening one")?,
-            b'[' => {
-                in_brackets = true;
-                bracket_len = 0;
-            }
+            b'{' => braces.push(false),
+            b',' => braces.last_mut().into_iter().for_each(|has_choice| *has_choice = true),
+            b'}' => match braces.pop() {
+                Some(true) => {}
+                Some(false) => return Err("braces hold two choices or more, with a comma between"),
+                None => return Err("a closing brace without an opening one"),
+            },
+            b'[' => check_bracket(&mut bytes)?,
             b']' => return Err("a closing bracket without an opening one"),
             b'"' => return Err("a quote must be written as \\042"),
-            0..=0x1f | 0x7f => return Err("a control character must be written as three octal digits"),
+            0..=0x1f | 0x7f => return Err(CONTROL),
             b'@' => after_at = true,
             _ => {}
         }
     }
-    if braces > 0 || in_brackets {
-        return Err("an opening brace or bracket without a closing one");
+    if !braces.is_empty() {
+        return Err(UNCLOSED);
     }
     if pattern.split('/').skip(1).any(|part| matches!(part, "." | "..")) || pattern.contains("//") {
         return Err("it has an empty, \".\" or \"..\" component");
     }
     Ok(())
+}
+
+/// What stands behind a backslash. Says whether it is an `@`.
+fn check_escape(bytes: &mut slice::Iter<'_, u8>) -> Result<bool, &'static str> {
+    let first = *bytes.next().ok_or("a backslash at the end")?;
+    if !first.is_ascii_digit() {
+        return if b"\"*?[]{}^,".contains(&first) {
+            Ok(false)
+        } else {
+            Err("a backslash may stand only before three octal digits or one of \"*?[]{}^,")
+        };
+    }
+    let (second, third) = (*bytes.next().unwrap_or(&b'x'), *bytes.next().unwrap_or(&b'x'));
+    let octal = |d: u8| (b'0'..=b'7').contains(&d);
+    if !((b'0'..=b'3').contains(&first) && octal(second) && octal(third)) {
+        return Err("a backslash and a digit must be three octal digits up to 377");
+    }
+    match (first, second, third) {
+        (b'0', b'0', b'0') => Err("no path holds a NUL byte"),
+        (b'0', b'5', b'6' | b'7') => Err("dots and slashes must be written plainly"),
+        (b'1', b'0', b'0') => Ok(true),
+        _ => Ok(false),
+    }
+}
+
+/// Whether a byte means itself between brackets.
+fn is_plain(byte: u8) -> bool {
+    !byte.is_ascii_control() && !b"/[]{}\"\\,".contains(&byte)
+}
+
+/// What stands between brackets, up to the closing one. A `-` is itself in the first place and makes a range between two
+/// characters; anywhere else the parser (3.0.8) refuses the profile.
+fn check_bracket(bytes: &mut slice::Iter<'_, u8>) -> Result<(), &'static str> {
+    if let Some(rest) = bytes.as_slice().strip_prefix(b"^") {
+        *bytes = rest.iter();
+    }
+    let mut is_empty = true;
+    // What a range could begin with.
+    let mut start = None;
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b']' if !is_empty => return Ok(()),
+            0..=0x1f | 0x7f => return Err(CONTROL),
+            byte if !is_plain(byte) => {
+                return Err("a bracket expression holds only plain characters and ranges");
+            }
+            b'-' if !is_empty => match start.take().zip(bytes.next().copied()) {
+                Some((start, end)) if start <= end && end != b'-' && is_plain(end) => {}
+                _ => return Err("a \"-\" in brackets comes first or between the ends of a range"),
+            },
+            _ => start = Some(byte),
+        }
+        is_empty = false;
+    }
+    Err(UNCLOSED)
 }
 
 #[cfg(test)]
@@ -290,6 +320,11 @@ mod tests {
             "/a\\173",
             "/é",
             "/usr/lib/@{multiarch}/x",
+            "/[-a]",
+            "/[^a-cx]",
+            "/{a,b{c,d}}",
+            "/a{b,}",
+            "/a{[-0-9],b}",
         ] {
             assert!(Glob::new(good).is_ok(), "{good}");
         }
@@ -315,6 +350,18 @@ mod tests {
             "/a[]",
             "/a[/]",
             "/a\\9",
+            "/a{}",
+            "/a{b}",
+            "/{a,{b}}",
+            "/{a{b,c}}",
+            "/a{\\,}",
+            "/[a-]",
+            "/[a-c-e]",
+            "/[c-a]",
+            "/[a--]",
+            "/[/-a]",
+            "/[a-/]",
+            "/[a-\\]",
         ] {
             assert!(Glob::new(bad).is_err(), "{bad}");
         }
