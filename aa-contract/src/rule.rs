@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -17,6 +18,15 @@ pub enum Target {
     /// An AppArmor pattern: this project's own constants, literal directories with a constant
     /// suffix, or the user's own words.
     Glob(Glob),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.fmt(f),
+            Self::Glob(glob) => glob.fmt(f),
+        }
+    }
 }
 
 /// Where in the input a rule comes from, so that each grant can be explained.
@@ -56,6 +66,17 @@ impl Rule {
     /// A rule that allows `access` to `target`.
     pub fn allow(target: Target, access: Access, origin: Origin) -> Self {
         Self { target, access, deny: false, owner: false, audit: false, origin: Some(origin) }
+    }
+
+    /// The rule, if it is one that the parser takes.
+    ///
+    /// # Errors
+    /// [`RuleError::Exec`]: its execute mode goes with the other kind of rule.
+    pub fn checked(self) -> Result<Self, RuleError> {
+        match self.access.exec() {
+            Some(exec) if (exec == Exec::Any) != self.deny => Err(RuleError::Exec(self.access)),
+            _ => Ok(self),
+        }
     }
 }
 
@@ -101,11 +122,8 @@ impl TryFrom<RawRule> for Rule {
             (None, Some(glob)) => Target::Glob(glob),
             _ => return Err(RuleError::Target),
         };
-        if raw.access.exec().is_some_and(|exec| (exec == Exec::Any) != raw.deny) {
-            return Err(RuleError::Exec(raw.access));
-        }
         let RawRule { access, deny, owner, audit, origin, .. } = raw;
-        Ok(Self { target, access, deny, owner, audit, origin })
+        Self { target, access, deny, owner, audit, origin }.checked()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::diff::unified;
 use crate::error::{Error, strip_os_code};
 use crate::grants::Change;
 use crate::layout::{DROP_IN_FOR_ALL, Layout, Part};
-use crate::profile_text::{Token, Tokens};
+use crate::profile_text::ProfileText;
 use crate::render::{Renderer, Settings};
 use crate::store::{Contents, Store, Sync};
 use crate::template::Source;
@@ -52,7 +52,7 @@ struct Batch<'a> {
     stdout: &'a mut dyn Write,
     stderr: &'a mut dyn Write,
     exit: Exit,
-    /// Includes that an earlier profile of the same output already has at its head.
+    /// Statements that an earlier profile of the same output already has at its head.
     seen: BTreeSet<String>,
     /// The guest that each profile of this run is for: two guests must never share one.
     guests: HashMap<ProfileName, DomainName>,
@@ -174,6 +174,7 @@ impl Batch<'_> {
     fn serve(&mut self, record: &Derived, place: &str) -> Result<(), Closed> {
         let profile = record.profile();
         let name = &record.domain().name;
+        let is_second = self.guests.contains_key(&profile);
         let owner = self.guests.entry(profile).or_insert_with(|| name.clone());
         if owner != name {
             let message = format!(
@@ -184,8 +185,12 @@ impl Batch<'_> {
             self.report(&message, Exit::Refused);
             return Ok(());
         }
+        if is_second && self.output == Output::Standalone {
+            self.report(&format_args!("{place}: {profile} is in this output already"), Exit::Refused);
+            return Ok(());
+        }
         let outcome = match self.store.clone() {
-            None => self.renderer.standalone(record).map(|text| self.without_seen_includes(&text)),
+            None => self.renderer.standalone(record).map(|text| self.without_seen_head(&text, profile)),
             Some(store) => self.change(&store, profile, |renderer, old| renderer.plan(old, record)),
         };
         self.finish(outcome, &format!("{place}: {profile}"))
@@ -249,15 +254,15 @@ impl Batch<'_> {
         if self.output == Output::Diff {
             return self.difference(profile, &old, &new);
         }
-        if new.base.is_none() {
-            // Granted before the guest was ever rendered: there is no profile to load yet.
+        if new.base.is_none() || new.rules.is_none() {
+            // Granted while the guest has no rules, never had any or is stopped: there is nothing to load.
             return Ok(String::new());
         }
         let record = self.renderer.rendered(profile, new.changes_policy(&old))?;
         Ok(to_line(&record).unwrap_or_default())
     }
 
-    /// The unified diff of each file, and the additions that the profile takes in besides.
+    /// The unified diff of each file, and the additions that the new profile takes in besides.
     fn difference(&self, profile: ProfileName, old: &Contents, new: &Contents) -> Outcome {
         let layout = self.renderer.layout();
         let mut out = String::new();
@@ -266,7 +271,12 @@ impl Batch<'_> {
             out += &unified(&Printable(path.as_str()).to_string(), before, after);
         }
         let own = crate::layout::file_name(profile, Part::DropIn);
+        let base = new.base.as_deref().unwrap_or_default();
+        let base = ProfileText::parse(base, &profile.to_string()).ok();
         for name in [own.as_str(), DROP_IN_FOR_ALL] {
+            if !base.as_ref().is_some_and(|base| base.includes(name)) {
+                continue;
+            }
             for file in drop_ins(&layout.dir().join(name))? {
                 for piece in ["Drop-in: ", &Printable(&file.to_string_lossy()).to_string(), "\n"] {
                     out.push_str(piece);
@@ -276,26 +286,20 @@ impl Batch<'_> {
         Ok(out)
     }
 
-    /// The profile without the head includes that the output already has: a second
-    /// `tunables/global` in one text is an error for the parser.
-    fn without_seen_includes(&mut self, text: &str) -> String {
+    /// The profile without what the output already has at a head: a second `tunables/global` is an error for the
+    /// parser, and `abi` may stand behind no profile.
+    fn without_seen_head(&mut self, text: &str, profile: ProfileName) -> String {
+        let parsed = ProfileText::parse(text, &profile.to_string());
+        let (head, body) = text.split_at(parsed.map_or(0, |parsed| parsed.declaration().start));
+        let is_statement =
+            |line: &str| ["include", "#include", "abi", "@{"].iter().any(|word| line.starts_with(word));
         let mut out = String::with_capacity(text.len());
-        let mut done = 0;
-        for (token, range) in Tokens::new(text).flatten() {
-            match token {
-                Token::Include => {
-                    let line = text.get(range.clone()).unwrap_or_default();
-                    if !self.seen.insert(line.trim().to_owned()) {
-                        out.push_str(text.get(done..range.start).unwrap_or_default());
-                        done = range.end;
-                    }
-                }
-                Token::Comment => {}
-                _ => break,
+        for line in head.split_inclusive('\n') {
+            if !is_statement(line.trim()) || self.seen.insert(line.trim().to_owned()) {
+                out.push_str(line);
             }
         }
-        out.push_str(text.get(done..).unwrap_or_default());
-        out
+        out + body
     }
 
     fn host_failure(&mut self, place: &str, error: &io::Error) {
@@ -327,16 +331,43 @@ fn parse(line: &[u8]) -> Result<Derived, (usize, String)> {
     })
 }
 
-/// The files in a drop-in directory, sorted; none if it does not exist.
+/// Ends of file names that the parser passes over in a directory: what package managers and editors leave
+/// (apparmor.d(5), «Include mechanism»; `tests/it/parser.rs` asks the parser itself).
+const PASSED_OVER: [&str; 12] = [
+    "~",
+    ".dpkg-new",
+    ".dpkg-old",
+    ".dpkg-dist",
+    ".dpkg-bak",
+    ".dpkg-remove",
+    ".pacsave",
+    ".pacnew",
+    ".rpmnew",
+    ".rpmsave",
+    ".orig",
+    ".rej",
+];
+
+/// The files of a drop-in directory that the parser reads, sorted; or the file that stands in its place.
 fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let io = |source| Error::Io { path: dir.to_owned(), doing: "read", source };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(vec![dir.to_owned()]),
         Err(error) => return Err(io(error)),
     };
     let mut files =
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(io)?;
+    files.retain(|file| is_read(file));
     files.sort_unstable();
     Ok(files)
+}
+
+fn is_read(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+    let is_passed_over = name.starts_with(b".")
+        || name == b"README"
+        || PASSED_OVER.iter().any(|end| name.ends_with(end.as_bytes()));
+    !is_passed_over && file.is_file()
 }

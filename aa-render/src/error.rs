@@ -82,6 +82,17 @@ pub enum Error {
     /// Two rules execute one path in two ways.
     #[error(transparent)]
     Exec(#[from] aa_contract::access::ExecConflict),
+    /// A grant with an access that only deny rules have.
+    #[error(transparent)]
+    Rule(#[from] aa_contract::rule::RuleError),
+    /// A grant executes a path in another way than the guest's own rules do.
+    #[error("the grant of \"{}\": {source}", Printable(path))]
+    GrantExec {
+        /// The path or pattern.
+        path: String,
+        /// The two ways.
+        source: aa_contract::access::ExecConflict,
+    },
     /// A minimal profile was asked for, and there is a base profile that is kept.
     #[error("{}: the base profile exists and is kept; --renew makes it anew from what the guest uses", Printable(&.0.to_string_lossy()))]
     NotMinimal(PathBuf),
@@ -106,6 +117,8 @@ impl Error {
             | Self::Rules { .. }
             | Self::Grants { .. }
             | Self::Exec(_)
+            | Self::Rule(_)
+            | Self::GrantExec { .. }
             | Self::NotMinimal(_)
             | Self::NoGrant { .. } => Exit::Refused,
         }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use aa_contract::access::ExecConflict;
 use aa_contract::record::{parse_line, to_line};
-use aa_contract::{Access, Exec, Grant, ProfileName, Reason, Rule, Target};
+use aa_contract::{Access, Exec, Grant, ProfileName, Reason, Rule, RuleSet, Target};
 
 use crate::error::Error;
 
@@ -53,18 +54,14 @@ pub fn write(grants: &[Grant]) -> Option<String> {
 /// The grants after a change.
 ///
 /// # Errors
-/// [`Error::NoGrant`]: what is to be dropped was never granted.
+/// [`Error::Rule`]: the access is one of deny rules; [`Error::NoGrant`]: what is to be dropped was never granted.
 pub fn apply(mut grants: Vec<Grant>, profile: ProfileName, change: &Change) -> Result<Vec<Grant>, Error> {
     let (Change::Add { target, .. } | Change::Drop { target }) = change;
     let before = grants.len();
     grants.retain(|grant| grant.rule.target != *target);
     match change {
         Change::Drop { target } if grants.len() == before => {
-            let path = match target {
-                Target::Path(path) => path.to_string(),
-                Target::Glob(glob) => glob.to_string(),
-            };
-            return Err(Error::NoGrant { profile, path });
+            return Err(Error::NoGrant { profile, path: target.to_string() });
         }
         Change::Drop { .. } => {}
         Change::Add { target, access, reason } => {
@@ -76,9 +73,24 @@ pub fn apply(mut grants: Vec<Grant>, profile: ProfileName, change: &Change) -> R
                 audit: false,
                 origin: None,
             };
-            grants.push(Grant::new(rule, reason.clone()));
+            grants.push(Grant::new(rule.checked()?, reason.clone()));
         }
     }
     grants.sort_by(|a, b| a.rule.target.cmp(&b.rule.target));
     Ok(grants)
+}
+
+/// Refuses grants that execute what the guest's own rules execute in another way: the parser would take neither.
+///
+/// # Errors
+/// [`Error::GrantExec`]: which grant.
+pub fn check(grants: &[Grant], rules: &[Rule]) -> Result<(), Error> {
+    for grant in grants {
+        let mut set = RuleSet::default();
+        let same = rules.iter().filter(|rule| rule.target == grant.rule.target);
+        same.chain([&grant.rule]).try_for_each(|rule| set.insert(rule.clone()).map(drop)).map_err(
+            |source: ExecConflict| Error::GrantExec { path: grant.rule.target.to_string(), source },
+        )?;
+    }
+    Ok(())
 }

@@ -23,6 +23,7 @@ pub mod diff;
 pub mod error;
 pub mod grants;
 pub mod layout;
+mod lock;
 pub mod minimal;
 pub mod profile_text;
 mod render;

@@ -58,14 +58,19 @@ impl Renderer {
         let base = self.plan_base(old.base.as_deref(), record)?;
         let granted = self.read_grants(old, profile)?;
         let header = rules_file::header(&record.domain().name);
+        let memo = old.rules.as_deref().and_then(rules_file::memo);
+        let merged;
         let rules = match &old.rules {
             Some(text) if self.settings.append => {
-                let mut merged = self.read_rules(text, profile)?.rules;
-                merge(&mut merged, record)?;
-                rules_file::write(&header, &merged.into_rules(), &granted)
+                let mut set = self.read_rules(text, profile)?.rules;
+                merge(&mut set, record)?;
+                merged = set.into_rules();
+                &merged
             }
-            _ => rules_file::write(&header, record.rules(), &granted),
+            _ => record.rules(),
         };
+        grants::check(&granted, rules)?;
+        let rules = rules_file::write(&header, memo, rules, &granted);
         Ok(Contents { base: Some(base), rules: Some(rules), grants: old.grants.clone() })
     }
 
@@ -84,7 +89,9 @@ impl Renderer {
         let rules = match &old.rules {
             Some(text) => {
                 let file = self.read_rules(text, profile)?;
-                Some(rules_file::write(&file.header, &file.rules.into_rules(), &granted))
+                let rules = file.rules.into_rules();
+                grants::check(&granted, &rules)?;
+                Some(rules_file::write(&file.header, rules_file::memo(text), &rules, &granted))
             }
             None => None,
         };
@@ -101,7 +108,7 @@ impl Renderer {
         for rule in record.rules() {
             syntax::write_rule(rule, &mut rules);
         }
-        let text = self.instantiate(record, &rules)?;
+        let text = self.instantiate(record, self.settings.minimal, &rules)?;
         self.with_mode(text, record.profile(), self.settings.mode)
     }
 
@@ -124,7 +131,7 @@ impl Renderer {
 
     fn plan_base(&self, old: Option<&str>, record: &Derived) -> Result<String, Error> {
         let profile = record.profile();
-        let Settings { mode, renew, minimal, .. } = self.settings;
+        let Settings { mode, renew, mut minimal, .. } = self.settings;
         // An empty file is what a crash of another tool leaves; there is nothing in it to keep.
         let old = old.filter(|text| !text.trim().is_empty());
         if let Some(text) = old
@@ -134,21 +141,22 @@ impl Renderer {
                 (true, false) => {
                     return Err(Error::NotMinimal(self.path(profile, Part::Base)?));
                 }
-                (true, true) => {}
-                (false, _) => return self.with_mode(text.to_owned(), profile, mode),
+                // It follows the guest, whoever makes the rules: what libvirtd plugs in may use what it lacks.
+                (_, true) => minimal = true,
+                (false, false) => return self.with_mode(text.to_owned(), profile, mode),
             }
         }
         let old_mode = old
             .and_then(|text| ProfileText::parse(text, &profile.to_string()).ok())
             .map(|profile| profile.mode());
-        let text = self.instantiate(record, &self.layout.include_lines(profile))?;
+        let text = self.instantiate(record, minimal, &self.layout.include_lines(profile))?;
         self.with_mode(text, profile, mode.or(old_mode))
     }
 
-    /// The record's template with its name in it and `lines` at its end.
-    fn instantiate(&self, record: &Derived, lines: &str) -> Result<String, Error> {
+    /// The record's template, or a minimal one, with its name in it and `lines` at its end.
+    fn instantiate(&self, record: &Derived, minimal: bool, lines: &str) -> Result<String, Error> {
         let name = record.profile().to_string();
-        if !self.settings.minimal {
+        if !minimal {
             return Ok(self.template(record.template())?.text().instantiate(&name, lines));
         }
         let path = Path::new("minimal").to_owned();

@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use aa_contract::syntax::{self, LineError};
 
+/// Begins the comment in which libvirtd's helper keeps what it must know at its next call. It is nobody else's to
+/// read or to drop.
+pub const MEMO: &str = "# virt-aa-helper: ";
 /// Divides the rules of the domain from those granted for a while.
 const GRANTS_MARK: &str = "# Granted for a while with aa-render --add:";
 
@@ -51,11 +54,23 @@ pub fn header(domain: &DomainName) -> String {
     format!("# Made by aa-render for domain \"{}\"; changes are lost.", Printable(domain.as_str()))
 }
 
-/// Writes a rules file.
-pub fn write<'a>(header: &str, rules: impl IntoIterator<Item = &'a Rule>, grants: &[Grant]) -> String {
+/// The line of a rules file that begins with [`MEMO`].
+pub fn memo(text: &str) -> Option<&str> {
+    text.lines().find(|line| line.starts_with(MEMO))
+}
+
+/// Writes a rules file; `memo` is the [`memo`] of the one it takes the place of.
+pub fn write<'a>(
+    header: &str,
+    memo: Option<&str>,
+    rules: impl IntoIterator<Item = &'a Rule>,
+    grants: &[Grant],
+) -> String {
     let mut out = String::with_capacity(1024);
-    // Writing to a String does not fail.
-    let _ = writeln!(out, "{header}");
+    for line in [Some(header), memo].into_iter().flatten() {
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "{line}");
+    }
     for rule in rules {
         syntax::write_rule(rule, &mut out);
     }
@@ -113,9 +128,11 @@ mod tests {
         let rules = [rule(r#"{"path":"/a","access":"r"}"#), rule(r#"{"glob":"/b/**","access":"rw"}"#)];
         let grant = Grant::new(rule(r#"{"path":"/c","access":"rw"}"#), Reason::new("backup").unwrap());
         let head = header(&DomainName::new("x \"y\" \u{202e}").unwrap());
-        let text = write(&head, &rules, &[grant]);
+        let memo = format!("{MEMO}{{}}");
+        let text = write(&head, Some(&memo), &rules, &[grant]);
         let file = parse(&text).unwrap();
         assert_eq!(file.header, head);
+        assert_eq!(super::memo(&text), Some(memo.as_str()));
         assert_eq!(file.rules.into_rules(), rules);
         assert!(text.contains("\"/c\" rw,"));
         assert!(!text.contains('\u{202e}'));

@@ -11,17 +11,15 @@ use std::path::{Path, PathBuf};
 
 use aa_contract::ProfileName;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat, renameat};
+use nix::fcntl::{OFlag, openat, renameat};
 use nix::libc;
-use nix::sys::stat::{FileStat, Mode, fstatat};
+use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, fsync, getegid, geteuid, unlinkat};
 
 use crate::error::Error;
 use crate::layout::{Layout, Part, file_name};
+use crate::lock::{self, LinkLock};
 
-/// One file for the locks of all profiles: each locks the byte that its UUID stands for, so no file
-/// per guest is left behind. The parser skips names that start with a dot.
-const LOCK_FILE: &str = ".aa-render.lock";
 /// Largest file that is read, and so written, in bytes: the limit of libvirt's helper.
 const MAX_FILE: u64 = 10 * 1024 * 1024;
 /// Mode of every file written: policy is public.
@@ -84,8 +82,8 @@ pub struct Locked<'a> {
     store: &'a Store,
     dir: &'a OwnedFd,
     profile: ProfileName,
-    /// Held until it is closed; absent where the caller keeps others out.
-    _lock: Option<OwnedFd>,
+    /// In the order in which they are given back.
+    _locks: (LinkLock<'a>, Option<OwnedFd>),
 }
 
 impl Store {
@@ -120,22 +118,26 @@ impl Store {
     /// Waits until nobody else changes the profile.
     ///
     /// # Errors
-    /// [`Error::Io`]: the lock could not be had, or the directory does not exist.
+    /// [`Error::Io`]: the lock could not be had in two minutes, or the directory does not exist.
     pub fn lock(&self, profile: ProfileName) -> Result<Locked<'_>, Error> {
-        let dir = self.directory()?;
-        match take_lock(dir, profile) {
-            Ok(lock) => Ok(Locked { store: self, dir, profile, _lock: Some(lock) }),
-            Err(errno) => Err(io_error(&self.path.join(LOCK_FILE), "lock", errno.into())),
-        }
+        let byte = lock::take_byte(self.directory()?, profile)
+            .map_err(|errno| io_error(&self.path.join(lock::LOCK_FILE), "lock", errno.into()))?;
+        self.lock_by_link(profile, Some(byte))
     }
 
-    /// The same for a caller that keeps everybody out by a lock of its own, since this one is not
-    /// permitted to it.
+    /// The same for a caller that may lock no file.
     ///
     /// # Errors
-    /// [`Error::Io`]: the directory does not exist.
-    pub fn locked_by_caller(&self, profile: ProfileName) -> Result<Locked<'_>, Error> {
-        Ok(Locked { store: self, dir: self.directory()?, profile, _lock: None })
+    /// As [`Self::lock`].
+    pub fn lock_without_file(&self, profile: ProfileName) -> Result<Locked<'_>, Error> {
+        self.lock_by_link(profile, None)
+    }
+
+    fn lock_by_link(&self, profile: ProfileName, byte: Option<OwnedFd>) -> Result<Locked<'_>, Error> {
+        let dir = self.directory()?;
+        let link = LinkLock::take(dir, profile, lock::PATIENCE)
+            .map_err(|error| io_error(&self.path.join(lock::link_name(profile)), "lock", error))?;
+        Ok(Locked { store: self, dir, profile, _locks: (link, byte) })
     }
 
     fn directory(&self) -> Result<&OwnedFd, Error> {
@@ -348,38 +350,4 @@ fn open_directory(path: &Path) -> Result<Option<OwnedFd>, Error> {
         return refuse("a group of other users may make files in it (chmod g-w)");
     }
     Ok(Some(fd))
-}
-
-/// Locks the profile's byte of the lock file for this open file description (`fcntl(2)`, «Open file
-/// description locks»), so that threads of one process keep each other out too.
-fn take_lock(dir: &OwnedFd, profile: ProfileName) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    // 62 bits of the UUID; two guests that share them wait for each other and nothing worse.
-    let (_, low) = profile.uuid().as_u64_pair();
-    let short = |constant: libc::c_int| libc::c_short::try_from(constant).unwrap_or_default();
-    let byte = libc::flock {
-        l_type: short(libc::F_WRLCK),
-        l_whence: short(libc::SEEK_SET),
-        l_start: (low & (u64::MAX >> 2)).cast_signed(),
-        l_len: 1,
-        l_pid: 0,
-    };
-    loop {
-        let fd = openat(dir, LOCK_FILE, flags, Mode::from_bits_truncate(0o600))?;
-        loop {
-            match fcntl(&fd, FcntlArg::F_OFD_SETLKW(&byte)) {
-                Ok(_) => break,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        // The file may have been removed while this waited; a lock on its ghost keeps nobody out.
-        let same = |a: &FileStat, b: &FileStat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
-        let held = nix::sys::stat::fstat(&fd)?;
-        match fstatat(dir, LOCK_FILE, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(named) if same(&held, &named) => return Ok(fd),
-            Ok(_) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
 }

@@ -150,8 +150,8 @@ pub fn changes_are_durable(log: &str) -> usize {
             renames += 1;
             let before = |call| earlier.iter().rposition(|line| is(line, call, name));
             assert!(before("fsync(") > before("write("), "not synced before: {line}");
-        } else if std::path::Path::new(name).extension() == Some("new".as_ref()) {
-            // Nobody misses a temporary file, and nobody minds one.
+        } else if std::path::Path::new(name).extension().is_some_and(|end| end == "new" || end == "lock") {
+            // Nobody misses a temporary file or a lock, and nobody minds one of before.
             continue;
         }
         let directory = match arguments.split_once('<') {

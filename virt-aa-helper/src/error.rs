@@ -102,14 +102,6 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// The lock of one profile.
-    #[error("lock {}: {source}", Printable(.path))]
-    Lock {
-        /// The lock's file.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
     /// Standard error could not be written.
     #[error("standard error: {0}")]
     Output(io::Error),

@@ -6,6 +6,7 @@ use aa_contract::{Derived, ProfileName, VirtType};
 use aa_derive::host::Files;
 use aa_derive::path_policy::{self, PathPolicy};
 use aa_derive::pool::Pools;
+use aa_derive::xml::{Document, Element};
 use aa_derive::{Options, Terminals, UnknownVolumes, derive};
 
 use crate::error::Error;
@@ -30,6 +31,8 @@ pub struct Guest {
     pub policy: PathPolicy,
     /// The host's files.
     pub files: Files,
+    /// Whether this is the first call of a run, so that nothing can have been granted in it before.
+    pub is_starting: bool,
     /// What could not be looked at, for people.
     pub warnings: Vec<String>,
 }
@@ -73,8 +76,20 @@ impl Guest {
         if derived.profile() != profile {
             return Err(Error::OtherGuest { asked: profile, found: derived.profile() });
         }
-        Ok(Self { derived, policy: options.policy, files, warnings })
+        let is_starting = domain.virt_type != VirtType::Lxc && !has_named_devices(&xml);
+        Ok(Self { derived, policy: options.policy, files, is_starting, warnings })
     }
+}
+
+/// Whether libvirtd has given a device a name, which it does after it has asked for the first profile of a run; those
+/// that a user gives begin with "ua-" (libvirt's formatdomain, «Devices»). The id alone does not tell one run
+/// from another: libvirtd counts from 1 again when the host was started, and the host may have crashed.
+fn has_named_devices(xml: &[u8]) -> bool {
+    let Ok(document) = Document::parse(xml) else { return false };
+    let devices = document.root().child("devices");
+    let mut names =
+        devices.iter().flat_map(Element::elements).filter_map(|device| device.child("alias")?.attr("name"));
+    names.any(|name| !name.starts_with("ua-"))
 }
 
 /// The pools of the host, and what was wrong with them, where the XML may have a volume of one.

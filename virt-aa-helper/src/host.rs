@@ -26,8 +26,6 @@ pub struct Host {
     pub parser: Option<PathBuf>,
     /// Longest that one run of the parser may take.
     pub parser_time: Duration,
-    /// How long a call waits for another one of the same guest.
-    pub patience: Duration,
 }
 
 impl Host {
@@ -43,7 +41,6 @@ impl Host {
             proc: "/proc".into(),
             parser: None,
             parser_time: PARSER_TIME,
-            patience: PARSER_TIME + PARSER_TIME,
         })
     }
 

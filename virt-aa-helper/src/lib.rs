@@ -11,7 +11,6 @@ pub mod error;
 pub mod extra;
 pub mod guest;
 pub mod host;
-pub mod lock;
 pub mod memory;
 pub mod plan;
 
@@ -29,7 +28,6 @@ pub use error::Error;
 pub use host::Host;
 
 use guest::Guest;
-use lock::FileLock;
 
 /// Does one call; `input` is the domain's XML, `diagnostics` is for people. Answers with what belongs on
 /// standard output, which is the help or nothing.
@@ -101,7 +99,7 @@ impl Call<'_> {
     fn change(&self, args: &Args, guest: &Guest) -> Result<(), Error> {
         let parser = self.host.parser()?;
         let store = Store::open(&self.host.layout, self.sync())?;
-        let (locked, _fallback) = self.lock(&store)?;
+        let locked = self.lock(&store)?;
         let old = locked.read()?;
         match (args.mode, &old.base) {
             (Mode::Create, Some(_)) => return Err(Error::Exists(self.profile)),
@@ -148,7 +146,7 @@ impl Call<'_> {
         }
         let parser = self.host.parser()?;
         let store = Store::open(&self.host.layout, self.sync())?;
-        let (locked, _fallback) = self.lock(&store)?;
+        let locked = self.lock(&store)?;
         let old = locked.read()?;
         if mode == Mode::Add {
             let base = self.host.layout.path(self.profile, Part::Base)?;
@@ -173,16 +171,15 @@ impl Call<'_> {
         if self.host.is_caged() { Sync::FilesOnly } else { Sync::IfPermitted }
     }
 
-    /// The profile's lock; where the system forbids it, the one that works everywhere.
-    fn lock<'s>(&self, store: &'s Store) -> Result<(Locked<'s>, Option<FileLock>), Error> {
+    /// The profile's lock, as much of it as the system permits.
+    fn lock<'s>(&self, store: &'s Store) -> Result<Locked<'s>, Error> {
         if !self.host.is_caged() {
             match store.lock(self.profile) {
                 Err(aa_render::Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
-                locked => return Ok((locked?, None)),
+                locked => return Ok(locked?),
             }
         }
-        let lock = FileLock::take(self.host.layout.dir(), self.profile, &self.host.proc, self.host.patience)?;
-        Ok((store.locked_by_caller(self.profile)?, Some(lock)))
+        Ok(store.lock_without_file(self.profile)?)
     }
 }
 

@@ -5,12 +5,11 @@ use std::fmt::Write;
 
 use aa_contract::ProfileName;
 use aa_render::Contents;
+use aa_render::rules_file::{self, MEMO};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::appended::Appended;
-
-const MARK: &str = "# virt-aa-helper: ";
 
 /// The state of one guest's run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +28,7 @@ pub struct Memory {
 impl Memory {
     /// What the rules file remembers; nothing if another tool wrote it.
     pub fn read(rules: &str) -> Option<Self> {
-        let line = rules.lines().find_map(|line| line.strip_prefix(MARK))?;
-        serde_json::from_str(line).ok()
+        serde_json::from_str(rules_file::memo(rules)?.strip_prefix(MEMO)?).ok()
     }
 
     /// Puts it into a rules file, in the place of what was there, behind the first line.
@@ -39,8 +37,8 @@ impl Memory {
     /// Never for this type; `serde_json`'s signature says it could.
     pub fn write(&self, rules: &str) -> Result<String, serde_json::Error> {
         // JSON escapes control characters, so it is one line whatever the paths are.
-        let mark = format!("{MARK}{}", serde_json::to_string(self)?);
-        let mut lines: Vec<&str> = rules.lines().filter(|line| !line.starts_with(MARK)).collect();
+        let mark = format!("{MEMO}{}", serde_json::to_string(self)?);
+        let mut lines: Vec<&str> = rules.lines().filter(|line| !line.starts_with(MEMO)).collect();
         lines.insert(lines.len().min(1), &mark);
         let mut text = lines.join("\n");
         text.push('\n');
@@ -75,7 +73,7 @@ pub fn sum(contents: &Contents, profile: ProfileName) -> Option<String> {
     sum.update(profile.to_string());
     sum.update((base.len() as u64).to_le_bytes());
     sum.update(base);
-    for line in rules.lines().filter(|line| !line.starts_with(MARK)) {
+    for line in rules.lines().filter(|line| !line.starts_with(MEMO)) {
         sum.update(line);
         sum.update("\n");
     }
@@ -102,7 +100,7 @@ mod tests {
         let again = Memory { loaded: Some("x".into()), ..memory }.write(&text).unwrap();
         assert_eq!(again.lines().count(), 3);
         assert_eq!(Memory::read("# head\n"), None);
-        assert_eq!(Memory::read(&format!("{MARK}{{}} x\n")), None);
+        assert_eq!(Memory::read(&format!("{MEMO}{{}} x\n")), None);
     }
 
     #[test]

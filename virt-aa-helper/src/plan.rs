@@ -33,8 +33,8 @@ pub fn plan(
     renderer: &Renderer,
 ) -> Result<Plan, Error> {
     let derived = &guest.derived;
-    let memory =
-        old.rules.as_deref().and_then(Memory::read).filter(|memory| memory.id == derived.domain().id);
+    let is_same_run = |memory: &Memory| memory.id == derived.domain().id && !guest.is_starting;
+    let memory = old.rules.as_deref().and_then(Memory::read).filter(is_same_run);
     let wanted = |argument| Ok::<_, Error>(Appended::new(target(guest, argument)?, derived.rules()));
     match extra {
         Some(Extra::Append(argument)) => append(old, derived, memory, wanted(argument)?, renderer),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::support::{PROFILE, Place, UUID, as_lxc, disk, record, record_of, rule, run, spawn};
 
@@ -233,6 +234,12 @@ fn diff_and_dry_run_write_nothing() {
     );
     assert_eq!(out, expected);
     assert!(!place.text(".files").contains("/b"));
+    // One that does not take the additions in, as libvirt's helper makes it.
+    let own = format!("{PROFILE}.d");
+    let text = place.text("");
+    let base: Vec<&str> = text.lines().filter(|line| !line.contains(&own)).collect();
+    fs::write(place.file(""), base.join("\n")).unwrap();
+    assert!(!place.run(&["--diff"], &record(&rule("/b", "r"))).1.contains("Drop-in"));
 }
 
 #[test]
@@ -310,6 +317,88 @@ fn a_grant_survives_a_new_derivation_until_it_is_dropped() {
 }
 
 #[test]
+fn a_grant_that_no_profile_could_hold_is_refused() {
+    let place = Place::new();
+    let add = |grant: &str| place.run(&["--add", grant, "--reason", "x", "--uuid", UUID], "");
+    place.run(&[], &record(&rule("/usr/bin/qemu-system-x86_64", "rmix")));
+    let before = place.text(".files");
+    let (status, out, err) = add("/srv/img:x");
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(err.contains("plain \"x\" stands in deny rules and only there"), "{err}");
+    let (status, out, err) = add("/usr/bin/qemu-system-x86_64:Ux");
+    assert_eq!((status, out.as_str()), (1, ""));
+    let two_ways = "the grant of \"/usr/bin/qemu-system-x86_64\": \"rmix\" and \"Ux\" execute";
+    assert!(err.contains(two_ways), "{err}");
+    assert!(place.text(".files") == before && !place.file(".grants").exists());
+    // The twins: the same way, and another path.
+    assert_eq!(add("/usr/bin/qemu-system-x86_64:rix").0, 0);
+    assert_eq!(add("/srv/tool:Ux").0, 0);
+    // Granted first, it keeps a later record out until it is dropped.
+    let (status, _, err) = place.run(&[], &record(&rule("/srv/tool", "rix")));
+    assert!(status == 1 && err.contains("the grant of \"/srv/tool\""), "{err}");
+    assert_eq!(place.run(&["--drop", "/srv/tool", "--uuid", UUID], "").0, 0);
+    assert_eq!(place.run(&[], &record(&rule("/srv/tool", "rix"))).0, 0);
+}
+
+#[test]
+fn a_grant_for_a_stopped_guest_waits_for_its_start() {
+    let place = Place::new();
+    place.run(&[], &record(&disk()));
+    // As libvirtd's helper leaves it.
+    fs::remove_file(place.file(".files")).unwrap();
+    let add = ["--add", "/srv/backup.img:rw", "--reason", "x", "--uuid", UUID];
+    assert_eq!(place.run(&add, ""), (0, String::new(), String::new()));
+    let (_, out, _) = place.run(&[], &record(&disk()));
+    assert!(out.contains("\"changed\":true") && place.text(".files").contains("backup"), "{out}");
+}
+
+#[test]
+fn what_libvirtds_helper_remembers_outlasts_every_change() {
+    let place = Place::new();
+    let memo = "# virt-aa-helper: {\"id\":3}\n";
+    place.run(&[], &record(&disk()));
+    let (head, rules) =
+        place.text(".files").split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    fs::write(place.file(".files"), format!("{head}\n{memo}{rules}")).unwrap();
+    let add = ["--add", "/srv/backup.img:rw", "--reason", "x", "--uuid", UUID];
+    for (args, input) in [
+        (&add[..], String::new()),
+        (&["--append"], record(&rule("/b", "r"))),
+        (&[], record(&rule("/c", "r"))),
+        (&["--drop", "/srv/backup.img", "--uuid", UUID], String::new()),
+    ] {
+        let (status, out, err) = place.run(args, &input);
+        assert!(status == 0 && out.contains("\"changed\":true"), "{err}");
+        assert_eq!(place.text(".files").matches(memo).count(), 1, "{args:?}");
+    }
+}
+
+#[test]
+fn both_kinds_of_lock_keep_each_other_out() {
+    let place = Place::new();
+    let layout = aa_render::Layout::new(&place.dir(), place.base()).unwrap();
+    let store = aa_render::Store::open(&layout, aa_render::Sync::Required).unwrap();
+    let profile = PROFILE.parse().unwrap();
+    let any = store.lock(profile).unwrap();
+    std::thread::scope(|scope| {
+        let helper = scope.spawn(|| drop(store.lock_without_file(profile).unwrap()));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!helper.is_finished());
+        drop(any);
+        helper.join().unwrap();
+    });
+    let helper = store.lock_without_file(profile).unwrap();
+    std::thread::scope(|scope| {
+        let render = scope.spawn(|| place.run(&[], &record(&disk())));
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!render.is_finished() && !place.file("").exists());
+        drop(helper);
+        assert_eq!(render.join().unwrap().0, 0);
+    });
+    assert!(place.file("").exists() && !place.file(".lock").is_symlink());
+}
+
+#[test]
 fn links_and_foreign_directories_are_refused() {
     let place = Place::new();
     let target = place.dir().join("elsewhere");
@@ -356,6 +445,10 @@ fn stdout_prints_the_profile_and_touches_nothing() {
     assert!(out.ends_with("  \"/var/lib/libvirt/images/testqemu.img\" rwk,\n}\n"), "{out}");
     assert!(!out.contains(".files"));
     assert_eq!(fs::read_dir(place.dir()).unwrap().count(), 0);
+    // The parser takes no profile twice.
+    let (status, out, err) = place.run(&["--stdout"], &format!("{0}{0}", record(&disk())));
+    assert_eq!((status, out.matches(&format!("profile {PROFILE} ")).count()), (1, 1));
+    assert!(err.contains("stdin:2: ") && err.contains("is in this output already"), "{err}");
 }
 
 #[test]
@@ -365,8 +458,10 @@ fn a_minimal_profile_follows_what_the_guest_uses() {
     assert_eq!(place.run(&["--minimal"], &with("\"kvm\"")).0, 0);
     assert!(place.text("").contains("/dev/kvm rw,") && !place.text("").contains("/dev/snd"));
     assert!(!place.text("").contains("abstractions/"));
-    place.run(&["--minimal", "--complain"], &with("\"kvm\",\"sound\""));
-    place.run(&["--minimal"], &with("\"sound\""));
+    place.run(&["--minimal", "--complain"], &with("\"kvm\",\"usb\""));
+    assert!(place.text("").contains("/sys/bus/usb/devices/ r,"));
+    // Whoever makes the rules, as libvirtd's helper does.
+    place.run(&[], &with("\"sound\""));
     let text = place.text("");
     assert!(
         !text.contains("/dev/kvm") && text.contains("/dev/snd/* rw,") && text.contains("complain"),

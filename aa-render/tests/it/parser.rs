@@ -127,6 +127,47 @@ fn many_profiles_on_standard_output_are_one_policy() {
         assert_eq!(status, 0);
         compile_text(&text).unwrap();
     }
+    // Nor is what a template of the user's has at its head there twice.
+    let templates = tempfile::tempdir().unwrap();
+    let template = "abi <abi/3.0>,\ninclude <tunables/global>\n@{MINE}=/srv\n\nprofile LIBVIRT_TEMPLATE {\n  @{MINE}/x r,\n}\n";
+    fs::write(templates.path().join("TEMPLATE.qemu"), template).unwrap();
+    let args = ["--stdout", "--template-dir", templates.path().to_str().unwrap()];
+    let (status, text, err) = run(&args, &format!("{}{}", record(&disk()), record_of(other, "", &disk())));
+    assert_eq!(status, 0, "{err}");
+    assert_eq!((text.matches("abi <").count(), text.matches("profile libvirt-").count()), (1, 2));
+    compile_text(&text).unwrap();
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn the_additions_that_are_listed_are_those_that_the_parser_reads() {
+    let place = Place::new();
+    place.run(&[], &record(&disk()));
+    let dir = place.file(".d");
+    fs::create_dir_all(dir.join("sub")).unwrap();
+    fs::write(dir.join("sub/file"), "/sub r,\n").unwrap();
+    let ends =
+        ["", "~", ".dpkg-new", ".dpkg-old", ".dpkg-dist", ".dpkg-bak", ".dpkg-remove", ".pacsave", ".pacnew"];
+    let names = ends.iter().chain(&[".rpmnew", ".rpmsave", ".orig", ".rej", ".bak", ".swp", ".dpkg"]);
+    let names = names.map(|end| format!("a{end}")).chain([".a", "README", "README.md"].map(str::to_owned));
+    for name in names.clone() {
+        fs::write(dir.join(&name), format!("/read/{name} r,\n")).unwrap();
+    }
+    let policy = FileDfa::of(&compile(&place.file("")).unwrap());
+    let (_, listed, _) = place.run(&["--diff"], &record(&disk()));
+    let mut read = 0;
+    for name in names {
+        let is_read = policy.access(format!("/read/{name}").as_bytes()) != 0;
+        let line = format!("Drop-in: {}/{name}\n", dir.display());
+        assert_eq!(listed.contains(&line), is_read, "{name}: {listed}");
+        read += usize::from(is_read);
+    }
+    assert_eq!((read, listed.lines().count()), (5, 5), "{listed}");
+    // A file in the directory's place is read as well.
+    fs::remove_dir_all(&dir).unwrap();
+    fs::write(&dir, "/one r,\n").unwrap();
+    assert_ne!(FileDfa::of(&compile(&place.file("")).unwrap()).access(b"/one"), 0);
+    assert_eq!(place.run(&["--diff"], &record(&disk())).1, format!("Drop-in: {}\n", dir.display()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::aare::{self, Part};
 /// The rules of a record, written, are its rules when they are read, whatever the domain is called.
 pub(crate) fn renders(record: &Derived) {
     let header = rules_file::header(&record.domain().name);
-    let text = rules_file::write(&header, record.rules(), &[]);
+    let text = rules_file::write(&header, None, record.rules(), &[]);
     assert_eq!(text.lines().count(), record.rules().len() + 1, "{text}");
     match rules_file::parse(&text) {
         Ok(file) => {
@@ -58,7 +58,7 @@ pub fn rules_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(file) = rules_file::parse(text) else { return };
     let rules = file.rules.into_rules();
-    let written = rules_file::write(&file.header, &rules, &[]);
+    let written = rules_file::write(&file.header, rules_file::memo(text), &rules, &[]);
     let again = rules_file::parse(&written).unwrap();
     assert_eq!(again.rules.into_rules(), rules, "{written:?}");
 }

@@ -271,6 +271,85 @@ fn a_grant_lasts_as_long_as_it_is_needed() {
 }
 
 #[test]
+fn a_host_that_was_started_again_counts_from_one_again() {
+    let tree = Tree::new();
+    let running = guest(1, &["/srv/a.img"]);
+    // libvirtd names devices after it has asked for the first profile; a name of the user's is there before.
+    let starting = running.replace("<alias name='usb'/>", "<alias name='ua-mine'/>");
+    tree.call(&["-c"], &starting).unwrap();
+    let tap = "\"/dev/tap4\" rwk,".to_owned();
+    tree.call(&["-r", "-F", "/dev/tap4"], &running).unwrap();
+    tree.call(&["-r"], &running).unwrap();
+    assert!(tree.rules().contains(&tap));
+    // The host crashed: nobody has called -D, and the id is the same.
+    tree.call(&["-r"], &starting).unwrap();
+    assert!(!tree.rules().contains(&tap));
+    tree.call(&["-r", "-F", "/srv/hot.img"], &running).unwrap();
+    assert!(!tree.rules().contains(&tap) && tree.rules().contains(&A.to_owned()));
+}
+
+#[test]
+fn what_aa_render_grants_meanwhile_makes_nobody_forget() {
+    use aa_contract::{Access, Reason, Target};
+    use aa_render::grants::Change;
+    use aa_render::{Renderer, Settings, Store, Sync, template::Source};
+
+    let tree = Tree::new();
+    let xml = guest(1, &["/srv/a.img"]);
+    tree.call(&["-c"], &xml).unwrap();
+    let appended = ["/dev/userfaultfd", "/srv/hot.img"];
+    for path in appended {
+        tree.call(&["-r", "-F", path], &xml).unwrap();
+    }
+    let layout = &tree.host.layout;
+    let target = Target::Path("/srv/backup.img".to_owned().try_into().unwrap());
+    let add =
+        Change::Add { target: target.clone(), access: Access::RWK, reason: Reason::new("backup").unwrap() };
+    let profile = NAME.parse().unwrap();
+    let renderer = Renderer::new(layout.clone(), Source::Host, Settings::default());
+    let store = Store::open(layout, Sync::Required).unwrap();
+    let grant = |change: &Change| {
+        let locked = store.lock(profile).unwrap();
+        let old = locked.read().unwrap();
+        locked.write(&old, &renderer.plan_grant(&old, profile, change).unwrap()).unwrap();
+    };
+    grant(&add);
+    tree.call(&["-r", "-F", "/srv/second.img"], &xml).unwrap();
+    for path in appended.iter().chain(&["/srv/second.img", "/srv/backup.img"]) {
+        assert!(tree.rules().contains(&format!("\"{path}\" rwk,")), "{path}");
+    }
+    grant(&Change::Drop { target });
+    tree.call(&["-r"], &xml).unwrap();
+    assert!(tree.rules().contains(&"\"/dev/userfaultfd\" rwk,".to_owned()));
+    assert!(!tree.rules().iter().any(|rule| rule.contains("backup") || rule.contains("hot")));
+}
+
+#[test]
+fn a_minimal_profile_follows_what_is_plugged_in() {
+    use aa_derive::host::Files;
+    use aa_derive::path_policy::{DEFAULT, PathPolicy};
+    use aa_derive::{Options, derive};
+    use aa_render::{Contents, Renderer, Settings, Store, Sync, template::Source};
+
+    let tree = Tree::new();
+    let xml = guest(1, &[]);
+    let options = Options::new(PathPolicy::parse(DEFAULT).unwrap());
+    let record = derive(xml.as_bytes(), &options, &Files::new(&tree.host.root).unwrap()).unwrap();
+    let settings = Settings { minimal: true, ..Settings::default() };
+    let renderer = Renderer::new(tree.host.layout.clone(), Source::Host, settings);
+    let minimal = renderer.plan(&Contents::default(), &record).unwrap();
+    let store = Store::open(&tree.host.layout, Sync::Required).unwrap();
+    store.lock(NAME.parse().unwrap()).unwrap().write(&Contents::default(), &minimal).unwrap();
+    tree.call(&["-r"], &xml).unwrap();
+    assert_eq!(tree.text(""), minimal.base);
+    let usb = "<hostdev mode='subsystem' type='usb'><source><address bus='1' device='2'/></source></hostdev>";
+    tree.call(&["-r"], &xml.replace("</devices>", &format!("{usb}</devices>"))).unwrap();
+    assert!(tree.text("").unwrap().contains("network netlink raw,"));
+    tree.call(&["-r"], &xml).unwrap();
+    assert_eq!(tree.text(""), minimal.base);
+}
+
+#[test]
 fn an_empty_or_foreign_rules_file_is_made_anew_from_the_xml() {
     let foreign = "# DO NOT EDIT\n  \"/srv/old.img\" rwk,\n  deny \"/srv/a.img\" w,\n";
     for damaged in ["", foreign, "  capability sys_admin,\n"] {

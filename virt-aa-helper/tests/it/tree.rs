@@ -36,7 +36,6 @@ impl Tree {
             proc: "/proc".into(),
             parser: Some(parser),
             parser_time: Duration::from_secs(60),
-            patience: Duration::from_secs(60),
         };
         Self { dir, host }
     }
@@ -105,7 +104,7 @@ impl Tree {
 
 /// A guest with these disks.
 pub(crate) fn guest(id: u32, disks: &[&str]) -> String {
-    let mut devices = String::new();
+    let mut devices = "<controller type='usb'><alias name='usb'/></controller>".to_owned();
     for disk in disks {
         devices.push_str("<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='");
         devices.push_str(disk);

@@ -1,0 +1,276 @@
+//! One change of a profile at a time.
+//!
+//! Two locks keep callers out of each other's way. Who may lock a file takes the profile's byte of one file, and so waits
+//! for nothing but the others of its kind, in the kernel. Debian's profile for libvirt's helper grants no such lock: all
+//! it lets be made and removed are files whose names start like the guest's profile. So there is a link of that
+//! kind besides, which holds who made it and when, and which everybody makes before changing the profile.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use aa_contract::ProfileName;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat, readlinkat, renameat};
+use nix::libc;
+use nix::sys::signal::kill;
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, UnlinkatFlags, symlinkat, unlinkat};
+
+/// One file for the locks of all profiles: each locks the byte that its UUID stands for, so no file
+/// per guest is left behind. The parser skips names that start with a dot.
+pub(crate) const LOCK_FILE: &str = ".aa-render.lock";
+/// How long a link of a living process is waited for: twice what libvirt's helper gives the parser.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(10);
+/// Seconds after which a link holds nobody out: no change takes that long, so its maker's number is by now another
+/// process's, as it may be after a crash of the host.
+const LONGEST: u64 = 600;
+
+/// The lock of who may lock no file. Dropping it removes the link.
+#[derive(Debug)]
+pub(crate) struct LinkLock<'a> {
+    dir: &'a OwnedFd,
+    name: String,
+}
+
+impl Drop for LinkLock<'_> {
+    fn drop(&mut self) {
+        // What stays behind is taken over as soon as this process has ended.
+        let _ = unlinkat(self.dir, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
+    }
+}
+
+impl<'a> LinkLock<'a> {
+    /// Waits at most `patience` for the lock. One whose holder has ended is taken over.
+    ///
+    /// # Errors
+    /// It cannot be made, or somebody held it all the time (`TimedOut`).
+    pub(crate) fn take(dir: &'a OwnedFd, profile: ProfileName, patience: Duration) -> io::Result<Self> {
+        let lock = link_name(profile);
+        let deadline = Instant::now() + patience;
+        loop {
+            let own = Holder { pid: std::process::id(), since: uptime()? };
+            match symlinkat(own.text().as_str(), dir, lock.as_str()) {
+                Ok(()) => return Ok(Self { dir, name: lock }),
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            match Holder::of(dir, &lock) {
+                Ok(holder) if !holder.is_alive(own.since) => take_over(dir, &lock, holder),
+                // Gone since.
+                Err(Errno::ENOENT) => continue,
+                Ok(_) => std::thread::sleep(PAUSE),
+                Err(errno) => return Err(errno.into()),
+            }
+            if Instant::now() >= deadline {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another call holds it"));
+            }
+        }
+    }
+}
+
+/// The link's name, which is also what a person is told of a lock that cannot be had.
+pub(crate) fn link_name(profile: ProfileName) -> String {
+    format!("{profile}.lock")
+}
+
+/// Who made a link: process number, and the seconds that the host had been up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holder {
+    pid: u32,
+    since: u64,
+}
+
+impl Holder {
+    /// Nobody; stands for a link that no call of this project made.
+    const NOBODY: Self = Self { pid: 0, since: 0 };
+
+    fn text(self) -> String {
+        format!("{} {}", self.pid, self.since)
+    }
+
+    fn parse(text: &OsStr) -> Self {
+        let parsed = text
+            .to_str()
+            .and_then(|text| text.split_once(' '))
+            .and_then(|(pid, since)| Some(Self { pid: pid.parse().ok()?, since: since.parse().ok()? }));
+        parsed.unwrap_or(Self::NOBODY)
+    }
+
+    fn of(dir: &OwnedFd, name: &str) -> Result<Self, Errno> {
+        match readlinkat(dir, name) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(Errno::EINVAL) => Ok(Self::NOBODY),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Whether the maker is still at it. The kernel answers for processes that procfs may hide, and before it
+    /// asks a confined caller's profile.
+    fn is_alive(self, now: u64) -> bool {
+        let Some(pid) = i32::try_from(self.pid).ok().filter(|pid| *pid > 0) else { return false };
+        let age = now.checked_sub(self.since);
+        age.is_some_and(|age| age <= LONGEST) && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+    }
+}
+
+/// Seconds since the host was started, those asleep left out: neither set nor moved by anybody.
+fn uptime() -> io::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(u64::try_from(now.tv_sec()).unwrap_or_default())
+}
+
+/// Removes a link whose maker is dead. It is moved aside first: should it be a new one by now, it is put back. That is
+/// enough for two, and there are no more: of those who may lock a file one comes here at a time, and libvirtd runs
+/// its helper for one change of a guest at a time.
+fn take_over(dir: &OwnedFd, lock: &str, dead: Holder) {
+    let aside = format!("{lock}.{}", std::process::id());
+    if renameat(dir, lock, dir, aside.as_str()).is_err() {
+        return;
+    }
+    if Holder::of(dir, &aside) == Ok(dead) || Holder::of(dir, lock).is_ok() {
+        let _ = unlinkat(dir, aside.as_str(), UnlinkatFlags::NoRemoveDir);
+    } else {
+        let _ = renameat(dir, aside.as_str(), dir, lock);
+    }
+}
+
+/// Locks the profile's byte of the lock file for this open file description (`fcntl(2)`, «Open file
+/// description locks»), so that threads of one process keep each other out too.
+pub(crate) fn take_byte(dir: &OwnedFd, profile: ProfileName) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    // 62 bits of the UUID; two guests that share them wait for each other and nothing worse.
+    let (_, low) = profile.uuid().as_u64_pair();
+    let short = |constant: libc::c_int| libc::c_short::try_from(constant).unwrap_or_default();
+    let byte = libc::flock {
+        l_type: short(libc::F_WRLCK),
+        l_whence: short(libc::SEEK_SET),
+        l_start: (low & (u64::MAX >> 2)).cast_signed(),
+        l_len: 1,
+        l_pid: 0,
+    };
+    loop {
+        let fd = openat(dir, LOCK_FILE, flags, Mode::from_bits_truncate(0o600))?;
+        loop {
+            match fcntl(&fd, FcntlArg::F_OFD_SETLKW(&byte)) {
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        // The file may have been removed while this waited; a lock on its ghost keeps nobody out.
+        let same = |a: &FileStat, b: &FileStat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        let held = fstat(&fd)?;
+        match fstatat(dir, LOCK_FILE, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(named) if same(&held, &named) => return Ok(fd),
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn profile() -> ProfileName {
+        "libvirt-a22e3930-d87a-584e-22b2-1d8950212bac".parse().unwrap()
+    }
+
+    fn open(dir: &Path) -> OwnedFd {
+        fs::File::open(dir).unwrap().into()
+    }
+
+    /// A directory with the lock of somebody, and what `take` says to it after a moment.
+    fn held_by(holder: Holder) -> bool {
+        let temp = tempfile::tempdir().unwrap();
+        symlink(holder.text(), temp.path().join(link_name(profile()))).unwrap();
+        let dir = open(temp.path());
+        let held = LinkLock::take(&dir, profile(), Duration::from_millis(30)).is_err();
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), usize::from(held));
+        held
+    }
+
+    #[test]
+    fn one_holds_it_and_the_next_waits() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path());
+        let take = |patience| LinkLock::take(&dir, profile(), patience);
+        let first = take(Duration::ZERO).unwrap();
+        assert_eq!(take(Duration::from_millis(50)).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(first);
+        drop(take(Duration::ZERO).unwrap());
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_living_process_holds_it_and_a_dead_one_does_not() {
+        let since = uptime().unwrap();
+        // Whose process is nobody else's to signal for an ordinary user, and lives all the same.
+        assert!(held_by(Holder { pid: 1, since }));
+        // No process has a number that large (proc(5), pid_max).
+        assert!(!held_by(Holder { pid: 4_194_305, since }));
+        assert!(!held_by(Holder { pid: u32::MAX, since }));
+    }
+
+    #[test]
+    fn a_number_that_lives_again_holds_nobody_out_for_ever() {
+        // Made by a call that is over, or before the host was started again.
+        let now = uptime().unwrap();
+        let alive = |since| Holder { pid: std::process::id(), since }.is_alive(now.max(LONGEST) + 1);
+        assert!(alive(now.max(LONGEST)));
+        assert!(!alive(now.max(LONGEST) - LONGEST));
+        assert!(!held_by(Holder { pid: 1, since: now + 1000 }));
+    }
+
+    #[test]
+    fn what_is_no_lock_of_ours_holds_nobody_out() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path());
+        let path = temp.path().join(link_name(profile()));
+        fs::write(&path, "1").unwrap();
+        drop(LinkLock::take(&dir, profile(), LONG).unwrap());
+        symlink("/etc/passwd", &path).unwrap();
+        drop(LinkLock::take(&dir, profile(), LONG).unwrap());
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_that_is_new_by_now_is_put_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path());
+        let living = Holder { pid: 1, since: 1 };
+        symlink(living.text(), temp.path().join("x.lock")).unwrap();
+        take_over(&dir, "x.lock", Holder { pid: 4_194_305, since: 1 });
+        assert_eq!(Holder::of(&dir, "x.lock"), Ok(living));
+        take_over(&dir, "x.lock", living);
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn threads_take_turns() {
+        let temp = tempfile::tempdir().unwrap();
+        let count = temp.path().join("count");
+        fs::write(&count, "0").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let dir = open(temp.path());
+                    let _lock = LinkLock::take(&dir, profile(), LONG).unwrap();
+                    let seen: u32 = fs::read_to_string(&count).unwrap().parse().unwrap();
+                    std::thread::sleep(Duration::from_millis(2));
+                    fs::write(&count, (seen + 1).to_string()).unwrap();
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(&count).unwrap(), "16");
+    }
+}
