@@ -1,6 +1,8 @@
 # contrib/: the shell example, and the hook called as libvirtd calls it.
 
 CONFINED_GUEST=/usr/lib/aa-svirt/confined-guest
+# A guest that does not answer takes the script half a minute.
+case_timeout=150
 HOOK=/usr/share/doc/aa-svirt/contrib/libvirt-hook-qemu
 
 setup() {
@@ -66,17 +68,101 @@ case_the_shell_example_stops_a_guest_that_has_died() {
     [ ! -e "/run/aa-svirt/$UUID" ]
 }
 
+case_the_shell_example_stops_a_guest_that_has_ended_by_itself() {
+    account_guest ended
+    local _
+    for _ in 1 2; do
+        start_example ended
+        qmp ended quit || true
+        wait_for not_running "$QEMU_PID"
+        # QEMU takes it away when it ends in order.
+        [ ! -e "/run/aa-svirt/$UUID/pid" ]
+        "$CONFINED_GUEST" stop ended.xml
+        [ -z "$(mode_of "$PROFILE")" ]
+        [ ! -e "/run/aa-svirt/$UUID" ]
+    done
+    # Nor is it stopped twice.
+    expect 1 "$CONFINED_GUEST" stop ended.xml
+    says "$stderr" 'was not started'
+}
+
 case_the_shell_example_ends_no_other_process() {
     account_guest forged
     start_example forged
     sleep 600 &
     echo $! >"/run/aa-svirt/$UUID/pid"
-    expect 1 "$CONFINED_GUEST" stop forged.xml
-    says "$stderr" 'is not of'
-    kill -0 $!
-    kill -0 "$QEMU_PID"
-    echo "$QEMU_PID" >"/run/aa-svirt/$UUID/pid"
     "$CONFINED_GUEST" stop forged.xml
+    kill -0 $!
+    not_running "$QEMU_PID"
+}
+
+# What a QEMU that was taken over can do to its disk and to its directory.
+case_a_guest_cannot_keep_the_shell_example_from_stopping_it() {
+    account_guest captive
+    qemu-img create -q -f qcow2 "$DISK" 1M
+    sed -i "s|type='raw'|type='qcow2'|" captive.xml
+    start_example captive -drive "if=none,file=$DISK,format=qcow2"
+    rm "/run/aa-svirt/$UUID/pid"
+    mkfifo "/run/aa-svirt/$UUID/pid"
+    # QEMU has a lock on its disk, which is in nobody's way but qemu-img's.
+    qemu-img create -q -f qcow2 -u -b /etc/shadow -F raw greedy.qcow2 1M
+    cat greedy.qcow2 >"$DISK"
+    expect 1 aa-derive captive.xml
+    says "$stderr" '/etc/shadow.* may not be granted'
+    "$CONFINED_GUEST" stop captive.xml
+    not_running "$QEMU_PID"
+    [ -z "$(mode_of "$PROFILE")" ]
+    [ ! -e "/run/aa-svirt/$UUID" ]
+    # The same with a link in the place of the disk.
+    account_guest captive
+    start_example captive
+    ln -sfn /etc/shadow "$DISK"
+    expect 1 aa-derive --no-probe captive.xml
+    says "$stderr" 'may not be granted .it is ./etc/shadow'
+    "$CONFINED_GUEST" stop captive.xml
+    not_running "$QEMU_PID"
+    rm "$DISK"
+}
+
+case_the_shell_example_kills_a_guest_that_does_not_answer() {
+    account_guest deaf
+    start_example deaf
+    # Until it goes on, SIGTERM waits.
+    kill -STOP "$QEMU_PID"
+    "$CONFINED_GUEST" stop deaf.xml
+    not_running "$QEMU_PID"
+    [ -z "$(mode_of "$PROFILE")" ]
+    [ ! -e "/run/aa-svirt/$UUID" ]
+}
+
+case_a_profile_in_use_keeps_the_guest_from_a_second_start() {
+    account_guest used
+    "$CONFINED_GUEST" load used.xml "$PWD/used.env"
+    start_qemu used "$UUID"
+    expect 1 "$CONFINED_GUEST" unload "$PWD/used.env"
+    says "$stderr" "in use.*process $QEMU_PID"
+    [ "$(mode_of "$PROFILE")" = enforce ]
+    [ -d "/run/aa-svirt/$UUID" ]
+    expect 1 example used
+    says "$stderr" 'runs, or was not stopped'
+    quit_qemu used
+    # A name without a slash is one here, not in PATH.
+    expect 0 "$CONFINED_GUEST" unload used.env
+    [ -z "$(mode_of "$PROFILE")" ]
+    [ ! -e "/run/aa-svirt/$UUID" ]
+    [ ! -e used.env ]
+}
+
+case_without_its_account_the_shell_example_leaves_nothing() {
+    account_guest nobodys
+    sed 's/^account=.*/account=no-such-account/' "$CONFINED_GUEST" >other-account
+    expect 1 sh other-account start nobodys.xml
+    says "$stderr" 'no-such-account'
+    [ ! -e "/run/aa-svirt/$UUID" ]
+    [ -z "$(mode_of "$PROFILE")" ]
+    # The twin.
+    start_example nobodys
+    "$CONFINED_GUEST" stop nobodys.xml
 }
 
 # hook NAME OPERATION SUB: as libvirtd calls it, with the guest's XML. It may print nothing on standard output.
