@@ -22,7 +22,11 @@ case_qemu_runs_confined_and_writes_its_overlay() {
         [ "$(tr -d '\0' <"$task/attr/current")" = "$PROFILE (enforce)" ]
     done
     qemu_io runs disk0 'write -P 0x5a 0 64k'
-    qemu_io runs disk0 'flush'
+    qemu_io runs disk0 'read -P 0x5a 0 64k'
+    # The twins: other bytes than those that are there, and a node that is not to be written.
+    if (qemu_io runs disk0 'read -P 0x5b 0 64k'); then fail 'other bytes are there too'; fi
+    qmp_ok runs blockdev-add "$(file_node base "$BASE" true)"
+    if (qemu_io runs base 'write 0 64k'); then fail 'the base was written'; fi
     quit_qemu runs
     qemu-io -r -c 'read -P 0x5a 0 64k' "$DISK"
     # The base was read through the overlay and not written.

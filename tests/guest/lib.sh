@@ -207,9 +207,20 @@ qmp_ok() {
     printf '%s\n' "$answer"
 }
 
-# qemu_io NAME NODE COMMAND: reads and writes through a block node of a running QEMU.
+# qemu_io NAME NODE COMMAND: reads or writes 64k through a block node of a QEMU of start_qemu's. Whatever comes of it the
+# monitor answers with nothing; QEMU prints it, into a buffer, which what the second command prints drives out.
 qemu_io() {
-    qmp_ok "$1" human-monitor-command "{\"command-line\":\"qemu-io $2 \\\"$3\\\"\"}"
+    local command answer printed log before
+    log=$(readlink "/proc/$(<"/run/libvirt/qemu/$1.pid")/fd/1")
+    before=$(stat -c %s "$log")
+    for command in "$3" 'read -v 0 1k'; do
+        answer=$(qmp_ok "$1" human-monitor-command "{\"command-line\":\"qemu-io $2 \\\"$command\\\"\"}")
+        [ "$answer" = '""' ] || fail "$command: $answer"
+    done
+    # Without the bytes that it printed.
+    printed=$(tail -c +"$((before + 1))" "$log" | grep -v '^[0-9a-f]*: ')
+    [[ $printed != *failed* ]] || fail "$3: $printed"
+    says "$printed" '(wrote|read) 65536/65536 bytes'
 }
 
 # file_node NODE PATH [READ-ONLY]: blockdev-add's arguments for a plain file.
