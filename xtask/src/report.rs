@@ -20,17 +20,24 @@ impl Outcome {
     }
 }
 
-/// How many checks passed and failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How many checks passed and failed, and what was not checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
+    /// What this machine lacks the means to check: each with the reason.
+    pub(crate) skipped: Vec<String>,
 }
 
 impl Tally {
     /// Of one check.
     pub(crate) fn of(passed: bool) -> Self {
-        Self { passed: usize::from(passed), failed: usize::from(!passed) }
+        Self { passed: usize::from(passed), failed: usize::from(!passed), ..Self::default() }
+    }
+
+    /// To be told at the end, where it is not overlooked.
+    pub(crate) fn skip(&mut self, what_and_why: &str) {
+        self.skipped.push(what_and_why.to_owned());
     }
 
     pub(crate) fn count(&mut self, passed: bool) {
@@ -42,7 +49,7 @@ impl Tally {
     }
 
     /// Nothing failed, and something ran: no check at all is not a success.
-    pub(crate) fn outcome(self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         Outcome::of(self.failed == 0 && self.passed > 0)
     }
 }
@@ -51,12 +58,17 @@ impl std::ops::AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.skipped.extend(other.skipped);
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if !self.skipped.is_empty() {
+            write!(f, ", {} skipped ({})", self.skipped.len(), self.skipped.join("; "))?;
+        }
+        Ok(())
     }
 }
 
@@ -148,7 +160,7 @@ mod tests {
                 run.lock().unwrap().push(*item);
                 Ok(Tally::of(item % 5 != 0))
             });
-            assert_eq!(tally.unwrap(), Tally { passed: 16, failed: 4 });
+            assert_eq!(tally.unwrap(), Tally { passed: 16, failed: 4, ..Tally::default() });
             let mut run = run.into_inner().unwrap();
             run.sort_unstable();
             assert_eq!(run, items);
@@ -160,5 +172,15 @@ mod tests {
                 |item| if *item == 7 { anyhow::bail!("7") } else { Ok(Tally::default()) },
             );
         assert_eq!(failing.unwrap_err().to_string(), "7");
+    }
+
+    #[test]
+    fn what_is_skipped_is_told_and_is_no_success() {
+        let mut tally = Tally::default();
+        tally.skip("a: there is no b");
+        assert_eq!(tally.outcome(), Outcome::Failed);
+        tally += Tally::of(true);
+        assert_eq!(tally.outcome(), Outcome::Passed);
+        assert_eq!(tally.to_string(), "1 passed, 0 failed, 1 skipped (a: there is no b)");
     }
 }

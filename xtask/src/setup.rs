@@ -8,12 +8,13 @@ use crate::process;
 use crate::report::{Outcome, say};
 
 /// What has to be on the machine. The guest's own packages are not installed, see `guest::packages`.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("apparmor", "compiles the profiles"),
     ("qemu-system-x86", "boots the guest"),
     ("qemu-utils", "makes disk images"),
     ("xz-utils", "unpacks Debian 12's kernel"),
     ("zstd", "unpacks Debian 13's kernel, packs the distribution"),
+    ("git", "tells the date of the distribution's files"),
     ("shellcheck", "checks the scripts"),
     ("g++", "compiles libFuzzer"),
     ("strace", "kills the tools at each of their writes"),
@@ -79,7 +80,7 @@ fn install(packages: &[&str]) -> Result<()> {
             say!("setup: installing {package}: it {purpose}")?;
         }
     }
-    let root = is_root()?;
+    let root = is_root();
     if !root
         && !process::passes(Command::new("sudo").arg("--version").stdout(std::process::Stdio::null()))
             .unwrap_or(false)
@@ -92,7 +93,8 @@ fn install(packages: &[&str]) -> Result<()> {
     let as_root = || {
         let mut command = Command::new(if root { "apt-get" } else { "sudo" });
         if !root {
-            command.arg("apt-get");
+            // sudo does not hand on the environment.
+            command.args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         }
         command.env("DEBIAN_FRONTEND", "noninteractive");
         command
@@ -101,6 +103,6 @@ fn install(packages: &[&str]) -> Result<()> {
     process::run(as_root().args(["--quiet=2", "--yes", "--no-install-recommends", "install"]).args(packages))
 }
 
-fn is_root() -> Result<bool> {
-    Ok(process::output(Command::new("id").arg("-u"))?.trim_ascii() == b"0")
+pub(crate) fn is_root() -> bool {
+    nix::unistd::Uid::effective().is_root()
 }
