@@ -9,7 +9,7 @@ mod original;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use aa_contract::{Derived, Target};
@@ -62,7 +62,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     if args.helper.is_none() {
         setup::packages()?;
     }
-    Ok(compare(args.corpus.as_deref(), args.helper.as_deref())?.outcome())
+    let tally = compare(args.corpus.as_deref(), args.helper.as_deref())?;
+    say!("{tally}")?;
+    Ok(tally.outcome())
 }
 
 /// Runs every comparison that can be run here, and prints the table.
@@ -72,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
 pub(crate) fn compare(corpus: Option<&Path>, helper: Option<&Path>) -> Result<Tally> {
     let root = workspace::root()?;
     let tool = workspace::static_tools()?.join("aa-derive");
-    let mut table = Table::default();
+    let (mut table, mut skipped) = (Table::default(), Tally::default());
     let recorded = corpus.map_or_else(|| root.join("../shared/corpus"), Path::to_owned);
     if recorded.join("expected.jsonl").exists() {
         // The recorded answers were given on a host that had nothing but its system directories.
@@ -83,7 +85,7 @@ pub(crate) fn compare(corpus: Option<&Path>, helper: Option<&Path>) -> Result<Ta
     } else if corpus.is_some() {
         bail!("{}: there is no expected.jsonl", recorded.display());
     } else {
-        say!("differential: there is no corpus beside the project: only the fixtures are compared")?;
+        skipped.skip("recorded answers of libvirt's helper: ../shared/corpus is not there");
     }
     let original = match helper {
         Some(helper) => original::Original::at(helper),
@@ -93,7 +95,9 @@ pub(crate) fn compare(corpus: Option<&Path>, helper: Option<&Path>) -> Result<Ta
         table.add(&original.ask(&path)?, &tool, Path::new("/"))?;
     }
     table.check_document(&root.join("docs/differences.md"))?;
-    table.print()
+    let mut tally = table.print()?;
+    tally += skipped;
+    Ok(tally)
 }
 
 /// Compares changed domains until the time is over. Those that show a difference which no family explains are put
@@ -203,12 +207,8 @@ impl Table {
     /// Compares one domain.
     fn add(&mut self, answer: &Answer, tool: &Path, host: &Path) -> Result<()> {
         let output = Command::new(tool).arg("--root").arg(host).arg(&answer.path).output()?;
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        let record = match std::str::from_utf8(&output.stdout)?.trim_end() {
-            "" => Err(errors),
-            line => Ok(aa_contract::record::parse_line(line)?),
-        };
-        self.compare(answer, record);
+        let ours = ours(&output).with_context(|| format!("aa-derive, of {}", answer.file))?;
+        self.compare(answer, ours);
         Ok(())
     }
 
@@ -317,8 +317,33 @@ impl Table {
     }
 }
 
+/// What aa-derive answers: the record, or the words of its refusal. Any other end is none of both.
+fn ours(output: &Output) -> Result<Result<Derived, String>> {
+    let line = std::str::from_utf8(&output.stdout)?.trim_end();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    match (output.status.code(), line) {
+        (Some(0), line) => Ok(Ok(aa_contract::record::parse_line(line)?)),
+        (Some(1), "") => Ok(Err(errors.into_owned())),
+        _ => bail!("{} with {} bytes of output: {}", output.status, line.len(), errors.trim_end()),
+    }
+}
+
 /// Asks whether a tool starts at all, so that a missing library is an error and not a difference.
 fn starts(command: &mut Command) -> bool {
     process::passes(command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()))
         .unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_counts_as_one() {
+        let ended = |script: &str| ours(&Command::new("sh").args(["-c", script]).output().unwrap());
+        assert_eq!(ended("echo no >&2; exit 1").unwrap().unwrap_err(), "no\n");
+        for script in ["", "exit 2", "exit 3", "kill -ABRT $$", "echo half; exit 1", "echo no record"] {
+            assert!(ended(script).is_err(), "{script}");
+        }
+    }
 }
