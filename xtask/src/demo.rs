@@ -86,7 +86,8 @@ fn without_guest(tools: &Path, why: &anyhow::Error) -> Result<Outcome> {
     say!("$ aa-derive … | aa-render --stdout\n{}", String::from_utf8_lossy(&profile.stdout).trim_end())?;
     say!("\n{}", bold("The parser"))?;
     let compiled = process::filter(
-        Command::new("apparmor_parser").args([
+        // Not every user's PATH has that directory.
+        Command::new("/usr/sbin/apparmor_parser").args([
             "--skip-kernel-load",
             "--skip-cache",
             "--skip-read-cache",
@@ -94,8 +95,13 @@ fn without_guest(tools: &Path, why: &anyhow::Error) -> Result<Outcome> {
         ]),
         &profile.stdout,
     )
-    .context("apparmor_parser is not installed: nothing was compiled");
+    .context("nothing was compiled");
     match compiled {
+        Ok(output) if !output.status.success() => say!(
+            "apparmor_parser refuses it, {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        )?,
         Ok(output) => {
             say!("apparmor_parser reads it: {}", String::from_utf8_lossy(&output.stdout).trim_end())?;
         }
