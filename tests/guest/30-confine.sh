@@ -140,7 +140,7 @@ case_now_changes_before_the_exec() {
     make_toucher
     # Change at once: the profile itself must allow the exec, and it does not.
     expect 126 aa-confine --uuid "$UUID" --now -- "${TOUCH[@]}"
-    ! command_ran
+    ! command_ran || fail "the command was started"
     make_guest now
     expect 0 aa-confine --uuid "$UUID" --now -- "$QEMU" --version
 }

@@ -1,6 +1,6 @@
 # When a load fails, the reason is said and the old policy stays in force.
 
-# in_force: the profile of make_guest as it was before: loaded, the same hash, and denying.
+# hash_of PROFILE: what the kernel publishes of it, by which one policy is told from another.
 hash_of() {
     local dir
     for dir in /sys/kernel/security/apparmor/policy/profiles/*/; do

@@ -79,8 +79,10 @@ case_a_disk_on_each_bus() {
 
 case_network_cards() {
     modprobe -a tun bridge macvtap dummy
-    ip link add host0 type dummy && ip link set host0 up
-    ip link add bridge0 type bridge && ip link set bridge0 up
+    ip link add host0 type dummy
+    ip link set host0 up
+    ip link add bridge0 type bridge
+    ip link set bridge0 up
     system_guest cards
     local mark
     mark=$(log_mark)
@@ -174,7 +176,8 @@ case_a_usb_device_that_comes_and_goes() {
     local node other mark
     node=$(usb_node 'QEMU USB Tablet')
     other=$(usb_node 'QEMU USB Keyboard')
-    [ -c "$node" ] && [ -c "$other" ]
+    [ -c "$node" ]
+    [ -c "$other" ]
     host_file "$IMAGES/usb.img"
     DEVICES="<controller type='usb' model='qemu-xhci'/>" define_guest usb "$IMAGES/usb.img"
     start_guest usb

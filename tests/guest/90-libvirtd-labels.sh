@@ -64,7 +64,8 @@ case_none_has_no_profile() {
     label_guest none "<seclabel type='none' model='apparmor'/>"
     start_guest none
     [ "$(label_of "$QEMU_PID")" = unconfined ]
-    [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE" ]
+    [ -z "$(mode_of "$PROFILE")" ]
+    [ ! -e "$PROFILES/$PROFILE" ]
     virsh destroy none
 }
 
@@ -78,7 +79,8 @@ case_other_models() {
     label_guest foreign "<seclabel type='dynamic' model='selinux' relabel='yes'/>"
     expect 1 virsh start --paused foreign
     says "$stderr" selinux
-    [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE.files" ]
+    [ -z "$(mode_of "$PROFILE")" ]
+    [ ! -e "$PROFILES/$PROFILE.files" ]
 }
 
 # own_profile NAME: a profile that an administrator wrote by hand, in force: what every guest has, and this guest's disk.
@@ -109,7 +111,8 @@ case_static_is_left_alone() {
             virsh define "$NAME.xml"
             # Without the profile there is no start.
             expect 1 virsh start --paused "$NAME"
-            [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE" ]
+            [ -z "$(mode_of "$PROFILE")" ]
+            [ ! -e "$PROFILES/$PROFILE" ]
             own_profile "$PROFILE"
             start_guest "$NAME"
             confined "$NAME"
@@ -122,7 +125,8 @@ case_static_is_left_alone() {
             denied "$mark" "$PROFILE" "$IMAGES/$NAME-more.img"
             virsh destroy "$NAME"
             [ "$(mode_of "$PROFILE")" = enforce ]
-            [ ! -e "$PROFILES/$PROFILE" ] && [ ! -e "$PROFILES/$PROFILE.files" ]
+            [ ! -e "$PROFILES/$PROFILE" ]
+            [ ! -e "$PROFILES/$PROFILE.files" ]
             apparmor_parser -R "$PROFILE.profile"
         done
     done
@@ -142,7 +146,8 @@ case_static_of_another_name() {
         own_profile "by-hand-$helper"
         expect 1 virsh start --paused "$NAME"
         [ "$(virsh domstate "$NAME")" = 'shut off' ]
-        [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE" ]
+        [ -z "$(mode_of "$PROFILE")" ]
+        [ ! -e "$PROFILES/$PROFILE" ]
         apparmor_parser -R "by-hand-$helper.profile"
     done
 }

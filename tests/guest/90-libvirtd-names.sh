@@ -52,11 +52,13 @@ case_each_name_is_confined_or_refused() {
             refused=$((refused + 1))
             echo "refused: $name: $(cat define.out start.out 2>/dev/null)"
             grep -q '^error: ' define.out start.out
-            [ -z "$(mode_of "$profile")" ] && [ ! -e "$PROFILES/$profile.files" ]
+            [ -z "$(mode_of "$profile")" ]
+            [ ! -e "$PROFILES/$profile.files" ]
         fi
         rm -f define.out start.out
         virsh undefine --domain "$uuid" >/dev/null 2>&1 || true
     done < <(names)
     echo "$started confined, $refused refused"
-    [ $((started + refused)) = 15 ] && [ "$started" -ge 8 ]
+    [ $((started + refused)) = 15 ]
+    [ "$started" -ge 8 ]
 }

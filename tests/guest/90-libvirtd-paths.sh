@@ -156,7 +156,8 @@ refused_guest() {
     expect 1 virsh start --paused "$1"
     says "$stderr" '^error: '
     echo "$stderr"
-    [ -z "$(mode_of "$PROFILE")" ] && [ ! -e "$PROFILES/$PROFILE.files" ]
+    [ -z "$(mode_of "$PROFILE")" ]
+    [ ! -e "$PROFILES/$PROFILE.files" ]
     tail -n +"$((lines + 1))" "$LIBVIRTD_LOG" >log
 }
 

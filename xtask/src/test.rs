@@ -61,7 +61,8 @@ fn passes(command: &mut Command) -> Result<Tally> {
     Ok(Tally::of(process::passes(command.current_dir(workspace::root()?))?))
 }
 
-/// Shellcheck over everything that is run in the guest or shipped as an example.
+/// Shellcheck over everything that is run in the guest, shipped as an example, or run by CI; and a look for what cannot
+/// fail a case.
 fn scripts() -> Result<Tally> {
     let mut own = Command::new("shellcheck");
     // The files of cases have no first line that names a shell: lib.sh reads them.
@@ -70,19 +71,54 @@ fn scripts() -> Result<Tally> {
     for command in [&mut own, &mut cases] {
         command.current_dir(workspace::root()?).arg("--severity=warning");
     }
-    for dir in ["contrib", "tests/guest"] {
+    let mut passed_over = false;
+    for dir in [".ci", "contrib", "tests/guest"] {
         for entry in WalkDir::new(workspace::root()?.join(dir)).sort_by_file_name() {
-            let entry = entry?;
-            if entry.path().extension().is_some_and(|extension| extension == "sh") {
-                cases.arg(entry.path());
-            } else if entry.file_type().is_file() && std::fs::read(entry.path())?.starts_with(b"#!/bin/") {
-                own.arg(entry.path());
+            let path = entry?.into_path();
+            if !path.is_file() {
+                continue;
+            }
+            // What is no text is no script either.
+            let text = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
+            if path.extension().is_some_and(|extension| extension == "sh" || extension == "steps") {
+                cases.arg(&path);
+            } else if text.starts_with("#!") {
+                own.arg(&path);
+            } else {
+                continue;
+            }
+            for (number, line) in no_errexit(&text) {
+                say!("{}:{number}: set -e passes over its failure: {line}", path.display())?;
+                passed_over = true;
             }
         }
     }
     let mut tally = passes(&mut own)?;
     tally += passes(&mut cases)?;
+    tally.count(!passed_over);
     Ok(tally)
+}
+
+/// The lines, with their numbers, whose failure `set -e` passes over: `! A`, and `A && B` where A fails. Not so where
+/// it is the condition of something, has a way out (`||`), or is a function's last line and so its status.
+fn no_errexit(text: &str) -> Vec<(usize, &str)> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let of_another = |line: &str| {
+        line.starts_with(['#', '('])
+            || ["if ", "elif ", "while ", "until "].iter().any(|word| line.starts_with(word))
+    };
+    let is_last = |at: usize| lines.get(at + 1).is_some_and(|next| *next == "}");
+    let goes_on = |at: usize| {
+        at.checked_sub(1)
+            .and_then(|before| lines.get(before))
+            .is_some_and(|line| ["\\", "&&", "||", "|"].iter().any(|end| line.ends_with(end)))
+    };
+    let found = lines.iter().enumerate().filter(|(at, line)| {
+        let bare: String = line.split('\'').step_by(2).collect();
+        let passed_over = bare.starts_with("! ") || bare.contains(" && ");
+        passed_over && !bare.contains(" || ") && !of_another(line) && !is_last(*at) && !goes_on(*at)
+    });
+    found.map(|(at, line)| (at + 1, *line)).collect()
 }
 
 /// `cargo test`, with the tests that need what setup has installed; its own counts are added up.
@@ -148,5 +184,27 @@ mod tests {
         let line = "test result: FAILED. 12 passed; 3 failed; 4 ignored; 0 measured; 0 filtered out; finished in 0.01s";
         assert_eq!(counts(line), Tally { passed: 12, failed: 3, ..Tally::default() });
         assert_eq!(counts("test a ... ok"), Tally::default());
+    }
+
+    #[test]
+    fn what_cannot_fail_a_case_is_found() {
+        let bad = ["! a", "[ a ] && [ b ]", "a && b"];
+        for line in bad {
+            let text = format!("f() {{\n    {line}\n    c\n}}\n");
+            assert_eq!(no_errexit(&text), [(2, line)]);
+            assert_eq!(no_errexit(&format!("f() {{\n    {line}\n}}\n")), []);
+        }
+        for line in [
+            "! a || fail",
+            "if a && b; then",
+            "while ! a; do",
+            "(a && b)",
+            "# a && b",
+            "[[ a && b ]] || c",
+            "d 'a && b'",
+        ] {
+            assert_eq!(no_errexit(&format!("{line}\nc\n")), [], "{line}");
+        }
+        assert_eq!(no_errexit("if a &&\n    ! b; then\n"), []);
     }
 }
