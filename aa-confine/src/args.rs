@@ -19,8 +19,11 @@ use clap::{ArgGroup, CommandFactory, Parser};
     after_long_help = "\
 Examples:
   aa-confine --uuid a22e3930-d87a-584e-22b2-1d8950212bac -- qemu-system-x86_64 -M q35
+      under the guest's profile
   aa-confine --profile libvirt-a22e3930-d87a-584e-22b2-1d8950212bac --now -- /usr/bin/qemu-img info vm.img
+      not where aa-confine runs under the profile that is installed for it, whose head says why
   aa-confine --stack --profile no-network -- ./build.sh
+      what confines the caller holds as well; not under that profile either
 
 Exit status:
   125  aa-confine itself failed (usage, AppArmor off, unknown profile, complain mode,
