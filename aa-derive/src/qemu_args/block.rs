@@ -18,6 +18,9 @@ pub(super) const OPTIONS: [&str; 12] =
 
 const WHAT: &str = "disk image";
 
+/// Deepest nesting of nodes in one argument, as in a `json:` name; real ones have two or three.
+const MAX_DEPTH: usize = 16;
+
 /// Drivers that stand between a format and the bytes, or next to them, and open no file by themselves.
 const FILTERS: [&str; 19] = [
     "blklogwrites",
@@ -221,6 +224,10 @@ fn node(
     driver: Option<String>,
     read_only: bool,
 ) -> Result<(), Error> {
+    if prefix.bytes().filter(|byte| *byte == b'.').count() > MAX_DEPTH {
+        context.note(NoteKind::UnknownArgument, "its nodes nest too deep: no rule is made for the lowest");
+        return Ok(());
+    }
     let key = |name: &str| format!("{prefix}{name}");
     let read_only = read_only || options.is_on(&key("read-only"));
     let driver = options.take(&key("driver")).or(driver).unwrap_or_default();
@@ -245,12 +252,9 @@ fn node(
         "nbd" | "gluster" | "rbd" | "ssh" | "sheepdog" | "vxhs" => {
             network(context, &driver);
             context.take(options, &key("conf"), READ)?;
-            let sockets: Vec<String> = options
-                .left()
-                .filter_map(|(name, _)| name.strip_suffix(".type"))
-                .filter(|name| name.starts_with(&key("server")))
-                .map(str::to_owned)
-                .collect();
+            let servers = key("server");
+            let types = options.below(&servers).filter_map(|name| name.strip_suffix(".type"));
+            let sockets: Vec<String> = types.map(str::to_owned).collect();
             for socket in sockets {
                 if options.take(&format!("{socket}.type")).as_deref() == Some("unix") {
                     context.take(options, &format!("{socket}.path"), BOTH)?;

@@ -1,24 +1,32 @@
 //! QEMU's option values: `key=value,key=value` with `,,` for a comma, or the same as a JSON object,
 //! nested or flattened with dots (QEMU: «keyval» and «`QemuOpts`»).
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-/// Keys and values in the order given. Where a key stands twice, QEMU takes the last.
+/// How many times as long as its text a JSON value may be once each of its values carries the keys above it.
+const MAX_GROWTH: usize = 16;
+
+/// Keys, sorted, with the values that each was given. Where a key stands twice, QEMU takes the last.
+///
+/// A value may have a hundred thousand keys, and each of its nodes asks for several: no question walks over all of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
-    entries: Vec<(String, String)>,
+    entries: BTreeMap<String, Vec<String>>,
 }
 
 impl Options {
     /// Reads a value in either form; the first word without `=` is the value of `implied`.
     ///
     /// # Errors
-    /// It starts as JSON and is none.
+    /// It starts as JSON and is none, or its keys are too long for what stands below them.
     pub(super) fn parse(text: &str, implied: &str) -> Result<Self, String> {
         if text.starts_with('{') {
-            let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+            let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
             let mut options = Self::default();
-            options.flatten("", value);
+            let mut room = text.len().saturating_mul(MAX_GROWTH);
+            options.flatten("", value, &mut room).ok_or("too many values stand below long keys")?;
             return Ok(options);
         }
         Ok(Self::words(text, implied))
@@ -39,45 +47,49 @@ impl Options {
                 },
             };
             if !key.is_empty() {
-                options.entries.push((key, value));
+                options.add(key, value);
             }
         }
         options
     }
 
-    fn flatten(&mut self, prefix: &str, value: Value) {
+    fn add(&mut self, key: String, value: String) {
+        self.entries.entry(key).or_default().push(value);
+    }
+
+    /// Adds a value with the keys above it before its own. None if `room` does not hold them all.
+    fn flatten(&mut self, prefix: &str, value: Value, room: &mut usize) -> Option<()> {
+        *room = room.checked_sub(prefix.len())?;
         let below = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
-        match value {
+        let text = match value {
             Value::Object(object) => {
-                for (key, value) in object {
-                    self.flatten(&below(&key), value);
-                }
+                return object
+                    .into_iter()
+                    .try_for_each(|(key, value)| self.flatten(&below(&key), value, room));
             }
             Value::Array(array) => {
-                for (index, value) in array.into_iter().enumerate() {
-                    self.flatten(&below(&index.to_string()), value);
-                }
+                let mut numbered = (0_usize..).zip(array);
+                return numbered
+                    .try_for_each(|(at, value)| self.flatten(&below(&at.to_string()), value, room));
             }
-            Value::String(text) => self.entries.push((prefix.to_owned(), text)),
-            Value::Bool(on) => {
-                self.entries.push((prefix.to_owned(), if on { "on" } else { "off" }.to_owned()));
-            }
+            Value::String(text) => text,
+            Value::Bool(on) => if on { "on" } else { "off" }.to_owned(),
             // QEMU takes null for «none at all», as in "backing": null.
-            Value::Null => self.entries.push((prefix.to_owned(), String::new())),
-            Value::Number(number) => self.entries.push((prefix.to_owned(), number.to_string())),
-        }
+            Value::Null => String::new(),
+            Value::Number(number) => number.to_string(),
+        };
+        self.add(prefix.to_owned(), text);
+        Some(())
     }
 
     /// The value that holds for a key.
     pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.entries.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+        self.entries.get(key)?.last().map(String::as_str)
     }
 
     /// The value that holds for a key, which then is understood.
     pub(super) fn take(&mut self, key: &str) -> Option<String> {
-        let value = self.get(key).map(str::to_owned);
-        self.entries.retain(|(known, _)| known != key);
-        value
+        self.entries.remove(key)?.pop()
     }
 
     /// Whether a key is switched on.
@@ -85,16 +97,23 @@ impl Options {
         matches!(self.get(key), Some("on" | "yes" | "true" | "y"))
     }
 
-    /// Whether any key lies below this one, as `file.filename` below `file`.
+    /// The keys below this one, as `file.filename` below `file`.
+    pub(super) fn below(&self, key: &str) -> impl Iterator<Item = &str> {
+        let start = format!("{key}.");
+        let keys = self.entries.range(start.clone()..).map(|(key, _)| key.as_str());
+        keys.take_while(move |key| key.starts_with(&start))
+    }
+
+    /// Whether any key lies below this one.
     pub(super) fn has_below(&self, key: &str) -> bool {
-        self.entries
-            .iter()
-            .any(|(known, _)| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+        self.below(key).next().is_some()
     }
 
     /// What was not taken, by key and value.
     pub(super) fn left(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.entries
+            .iter()
+            .flat_map(|(key, values)| values.iter().map(|value| (key.as_str(), value.as_str())))
     }
 }
 
@@ -122,7 +141,8 @@ mod tests {
     use super::*;
 
     fn entries(text: &str) -> Vec<(String, String)> {
-        Options::parse(text, "id").unwrap().entries
+        let options = Options::parse(text, "id").unwrap();
+        options.left().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -133,14 +153,14 @@ mod tests {
     fn words() {
         assert_eq!(
             entries("x,file=/a,,b=c,readonly,nowait,z="),
-            pairs(&[("id", "x"), ("file", "/a,b=c"), ("readonly", "on"), ("wait", "off"), ("z", "")])
+            pairs(&[("file", "/a,b=c"), ("id", "x"), ("readonly", "on"), ("wait", "off"), ("z", "")])
         );
-        let mut options = Options::words("file=/a,file=/b,file.x=1", "");
+        let mut options = Options::words("file=/a,file=/b,file.x=1,file-=2,file0=3", "");
         assert_eq!(options.get("file"), Some("/b"));
-        assert!(options.has_below("file"));
+        assert_eq!(options.below("file").collect::<Vec<_>>(), ["file.x"]);
         assert_eq!(options.take("file").as_deref(), Some("/b"));
-        assert_eq!(options.left().collect::<Vec<_>>(), [("file.x", "1")]);
-        assert!(!options.has_below("fil"));
+        assert_eq!(options.left().collect::<Vec<_>>(), [("file-", "2"), ("file.x", "1"), ("file0", "3")]);
+        assert!(options.has_below("file") && !options.has_below("fil"));
     }
 
     #[test]
@@ -157,5 +177,13 @@ mod tests {
         );
         assert!(Options::parse("{", "").is_err());
         assert!(Options::parse(&"{\"a\":".repeat(10_000), "").is_err());
+    }
+
+    /// A long key before each of many values would take memory by the square of the text.
+    #[test]
+    fn json_grows_only_so_far() {
+        let long = "k".repeat(1000);
+        assert!(Options::parse(&format!("{{\"{long}\":[{}1]}}", "1,".repeat(10)), "").is_ok());
+        assert!(Options::parse(&format!("{{\"{long}\":[{}1]}}", "1,".repeat(1000)), "").is_err());
     }
 }

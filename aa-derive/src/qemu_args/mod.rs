@@ -397,12 +397,12 @@ impl Context<'_, '_, '_> {
         self.note(NoteKind::UnknownArgument, "it is not known here: no rule is made for it");
     }
 
-    /// The value as a list of keys; none, with a note, if it is broken JSON.
+    /// The value as a list of keys; none, with a note, if it cannot be read.
     fn options(&mut self, text: &str, implied: &str) -> Option<Options> {
         match Options::parse(text, implied) {
             Ok(options) => Some(options),
             Err(error) => {
-                self.note(NoteKind::UnknownArgument, &format!("not JSON: {error}"));
+                self.note(NoteKind::UnknownArgument, &error);
                 None
             }
         }

@@ -443,3 +443,26 @@ fn patterns_in_paths_stay_literal() {
     assert_eq!(rules(&["-kernel", "/srv/*{,**}\""]), ["/srv/*{,**}\" r"]);
     assert_eq!(rules(&["-fsdev", "local,path=/srv/a*"]), ["/srv/a*/ r", "/srv/a\\052/** rwkl"]);
 }
+
+/// Each level is a call of its own: twenty thousand were more than the stack holds.
+#[test]
+fn nodes_nest_only_so_deep() {
+    let deep = |levels: usize, end: &str| format!("{}{end}", "file.".repeat(levels));
+    check(&["-drive", &deep(15, "filename=/srv/a.img")], &["/srv/a.img rwk"], &[]);
+    check(&["-blockdev", &deep(3, "filename=/srv/a.img")], &["/srv/a.img rwk"], &[]);
+    for levels in [17, 20_000] {
+        check(&["-drive", &deep(levels, "driver=null-co")], &[], &[UNKNOWN]);
+        check(&["-blockdev", &format!("{{\"{}\":\"null-co\"}}", deep(levels, "driver"))], &[], &[UNKNOWN]);
+    }
+    // What is too deep is no rule, and where it names a file that is said as well.
+    check(&["-drive", &deep(17, "filename=/srv/a.img")], &[], &[UNKNOWN, UNKNOWN]);
+}
+
+/// When each server was looked for among all of them, so many took a minute.
+#[test]
+fn very_many_servers_are_no_matter() {
+    let servers = vec![r#"{"type":"unix"}"#; 80_000].join(",");
+    let nbd = format!(r#"{{"driver":"nbd","server":[{servers},{{"type":"unix","path":"/run/nbd"}}]}}"#);
+    check(&["-blockdev", &nbd], &["/run/nbd rw"], &[]);
+    refused(&["-blockdev", &nbd.replace("/run/nbd", "/etc/nbd")]);
+}
