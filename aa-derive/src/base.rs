@@ -16,6 +16,11 @@ const LOG: &str = "/var/log/libvirt/qemu";
 /// A name whose pid file would be libvirtd's own (`/run/libvirt/qemu/driver.pid`).
 const DRIVER: &str = "driver";
 
+/// The socket of a tunnelled migration, before the guest's name.
+const MIGRATION: &str = "qemu.tunnelmigrate.dest";
+/// What libvirtd keeps for each guest beside that socket ends so behind the guest's name.
+const OF_GUESTS: [&str; 2] = [".pid", ".xml"];
+
 pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<(), Error> {
     match deriver.domain.virt_type {
         VirtType::Kvm => deriver.uses(Feature::Kvm),
@@ -35,12 +40,16 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
     } else {
         deriver.allow(element, "pid file", &format!("{RUN}/{name}.pid"), Access::RWK)?;
     }
-    deriver.allow(
-        element,
-        "migration socket",
-        &format!("{RUN}/qemu.tunnelmigrate.dest.{name}"),
-        Access::RW,
-    )?;
+    if OF_GUESTS.iter().any(|end| name.as_str().ends_with(end)) {
+        deriver.note(
+            NoteKind::LeftOut,
+            &element,
+            format!("no migration socket is granted: {MIGRATION}.{name} could be another guest's pid file or state"),
+        );
+    } else {
+        let socket = format!("{RUN}/{MIGRATION}.{name}");
+        deriver.allow(element, "migration socket", &socket, Access::RW)?;
+    }
     // Monitor, secrets, sockets of helpers; libvirtd makes it and grants it again at each start.
     deriver.allow_below(
         element,
@@ -64,4 +73,41 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
         "{,**}",
         Access::RWK,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::host::Files;
+    use crate::path_policy::{DEFAULT, PathPolicy};
+    use crate::testing::domain;
+    use crate::{Options, derive};
+
+    /// The record of a guest of this name and id, as text.
+    fn named(name: &str, id: &str) -> String {
+        let root = tempfile::tempdir().unwrap();
+        let xml = domain("kvm", "").replace(">guest<", &format!(">{name}<")).replacen(" id='7'", id, 1);
+        let options = Options::new(PathPolicy::parse(DEFAULT).unwrap());
+        let record = derive(xml.as_bytes(), &options, &Files::new(root.path()).unwrap()).unwrap();
+        serde_json::to_string(&record).unwrap()
+    }
+
+    #[test]
+    fn a_migration_socket_is_no_other_guests_file() {
+        let socket = |name: &str| format!("{{\"path\":\"/run/libvirt/qemu/qemu.tunnelmigrate.dest.{name}\"");
+        for name in ["victim", "victim.pidx", "pid"] {
+            assert!(named(name, "").contains(&socket(name)), "{name}");
+        }
+        for name in ["victim.pid", "victim.xml"] {
+            assert!(!named(name, "").contains(&socket(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn guests_that_do_not_run_share_no_directory() {
+        let (one, two) = ("production-webserver-01", "production-webserver-02");
+        let dir = |name: &str| format!("/var/lib/libvirt/qemu/domain--1-{name}/{{,**}}");
+        assert!(named(one, "").contains(&dir(one)) && !named(one, "").contains(&dir("production-webserver")));
+        assert!(!named(two, "").contains(&dir(one)));
+        assert!(named(one, " id='7'").contains("/var/lib/libvirt/qemu/domain-7-production-webserver/{,**}"));
+    }
 }

@@ -186,6 +186,11 @@ impl<'a> Deriver<'a> {
         Ok(resolved)
     }
 
+    /// Whether a program may be the domain's emulator.
+    pub(crate) fn is_emulator(&self, path: &str, resolved: &str) -> bool {
+        self.options.policy.is_emulator(path, resolved, self.owner())
+    }
+
     /// Adds a rule of the caller's. A pattern is the caller's own word; a path is judged like one of the XML.
     ///
     /// # Errors

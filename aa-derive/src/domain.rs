@@ -10,7 +10,7 @@ use crate::xml::{Document, Element};
 pub(crate) fn find<'d>(document: &'d Document<'d>) -> Result<Element<'d>, Error> {
     let root = document.root();
     match root.name() {
-        _ if root.is_foreign() => {}
+        _ if !root.is_plain() => {}
         "domain" => return Ok(root),
         "domstatus" => {
             if let Some(domain) = root.child("domain") {

@@ -27,6 +27,8 @@ pub struct Line {
     prefix: String,
     /// Whether the prefix may end within a path component.
     open: bool,
+    /// What stands behind the `*`, which then is the guest's name; only of `own` lines.
+    end: String,
     /// Line number in the policy, from 1.
     number: usize,
 }
@@ -41,7 +43,7 @@ impl fmt::Display for Line {
             Verb::Allow => "allow",
         };
         let star = if self.open { "*" } else { "" };
-        write!(f, "line {}: {verb} {}{star}", self.number, Printable(&self.prefix))
+        write!(f, "line {}: {verb} {}{star}{}", self.number, Printable(&self.prefix), Printable(&self.end))
     }
 }
 
@@ -55,6 +57,12 @@ impl Line {
     fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
         let rest = path.strip_prefix(self.prefix.as_str())?;
         (self.open || rest.is_empty() || rest.starts_with('/') || self.prefix == "/").then_some(rest)
+    }
+
+    /// As [`Line::rest`], but a line with an end is only for the file that carries the guest's name.
+    fn rest_for<'p>(&self, path: &'p str, owner: Owner<'_>) -> Option<&'p str> {
+        let rest = self.rest(path)?;
+        (self.end.is_empty() || rest.strip_suffix(self.end.as_str()) == Some(owner.name)).then_some(rest)
     }
 
     /// Whether something that the prefix matches lies below the directory.
@@ -87,6 +95,9 @@ impl From<Access> for Want {
     }
 }
 
+/// How many characters of a guest's name libvirt puts into the names of its directories.
+const CUT: usize = 20;
+
 /// The names that make a path this guest's own, as libvirt builds them into directory names.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner<'a> {
@@ -97,14 +108,23 @@ pub struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    /// The guest's name as libvirt builds it into directories: the id, or -1, and the first 20 characters of the
-    /// name (libvirt: `virDomainDefGetShortName`).
+    /// The guest's id and name as libvirt builds them into directories (libvirt: `virDomainDefGetShortName`): the first
+    /// 20 characters of the name are enough beside an id. A guest without one has no directory of libvirt's; it is -1
+    /// and the whole name, which no other guest has.
     pub fn short_name(&self) -> String {
-        format!("{}-{}", self.id.unwrap_or(-1), self.cut_name())
+        match self.running() {
+            Some(id) => format!("{id}-{}", self.cut_name()),
+            None => format!("-1-{}", self.name),
+        }
+    }
+
+    /// The id of a guest that runs.
+    fn running(&self) -> Option<i32> {
+        self.id.filter(|id| *id >= 0)
     }
 
     fn cut_name(&self) -> String {
-        self.name.chars().take(20).collect()
+        self.name.chars().take(CUT).collect()
     }
 
     /// Whether the rest of a path behind an `own` prefix starts with this guest's id and name.
@@ -115,16 +135,17 @@ impl Owner<'_> {
             .split_once('-')
             .filter(|(digits, _)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
         let Some((digits, name)) = numbered else { return component == self.name };
-        let cut = self.cut_name();
-        // A guest that is called as another one's directory does not own it.
-        let Some(behind) = name.strip_prefix(cut.as_str()) else { return false };
         let number = format!("{sign}{digits}");
-        match self.id {
-            // Two guests that run have two ids, so that whatever is behind the name is this guest's.
-            Some(id) if id >= 0 => number == id.to_string() && (behind.is_empty() || behind.starts_with('-')),
-            Some(id) => number == id.to_string() && behind.is_empty(),
-            // Without an id, a name that was cut could be another guest's.
-            None => behind.is_empty() && (cut == self.name || number == "-1"),
+        match self.running() {
+            // Two guests that run have two ids, so that whatever is behind the name is this guest's. A guest that is
+            // called as another one's directory does not own it.
+            Some(id) => {
+                let behind = name.strip_prefix(self.cut_name().as_str());
+                number == id.to_string()
+                    && behind.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            }
+            // Without an id, a name that is or was cut could be a longer one's of a guest that runs.
+            None => name == self.name && (number == "-1" || name.chars().count() < CUT),
         }
     }
 }
@@ -168,18 +189,26 @@ impl PathPolicy {
                 "allow" => Verb::Allow,
                 _ => return Err(fail("the verbs are refuse, read, run, own and allow")),
             };
-            let prefix = prefix.trim();
-            let (prefix, open) = prefix.strip_suffix('*').map_or((prefix, false), |prefix| (prefix, true));
-            if aa_contract::LiteralPath::new(prefix).is_err() || prefix.contains('*') {
-                return Err(fail("a prefix is an absolute, normal path, with a * only at its end"));
+            let (prefix, end) = match prefix.trim().split_once('*') {
+                Some((prefix, end)) => (prefix, Some(end)),
+                None => (prefix.trim(), None),
+            };
+            let (open, end) = (end.is_some(), end.unwrap_or_default());
+            if aa_contract::LiteralPath::new(prefix).is_err() || end.contains(['*', '/']) {
+                return Err(fail(
+                    "a prefix is an absolute, normal path, with a * only in its last component",
+                ));
+            }
+            if !end.is_empty() && verb != Verb::Own {
+                return Err(fail("only of own lines may something stand behind the *"));
             }
             let prefix = if open || prefix == "/" { prefix } else { prefix.trim_end_matches('/') };
-            if lines.iter().any(|line| line.prefix == prefix && line.open == open) {
+            if lines.iter().any(|line| line.prefix == prefix && line.open == open && line.end == end) {
                 return Err(fail("the prefix stands twice"));
             }
-            lines.push(Line { verb, prefix: prefix.to_owned(), open, number });
+            lines.push(Line { verb, prefix: prefix.to_owned(), open, end: end.to_owned(), number });
         }
-        lines.sort_by_key(|line| std::cmp::Reverse((line.prefix.len(), !line.open)));
+        lines.sort_by_key(|line| std::cmp::Reverse((line.prefix.len(), !line.open, line.end.len())));
         Ok(Self { lines })
     }
 
@@ -188,17 +217,31 @@ impl PathPolicy {
     /// # Errors
     /// The line that refuses it.
     pub fn check(&self, path: &str, want: Want, owner: Owner<'_>) -> Result<(), &Line> {
-        let Some((line, rest)) = self.lines.iter().find_map(|line| Some((line, line.rest(path)?))) else {
-            return Ok(());
-        };
+        let Some((line, rest)) = self.line_for(path, owner) else { return Ok(()) };
         let granted = match line.verb {
             Verb::Refuse => false,
             Verb::Read => want == Want::Read,
             Verb::Run => want != Want::Write,
-            Verb::Own => owner.owns(rest),
+            Verb::Own => !line.end.is_empty() || owner.owns(rest),
             Verb::Allow => true,
         };
         if granted { Ok(()) } else { Err(line) }
+    }
+
+    /// The line that holds for a path, and what of the path lies behind its prefix.
+    fn line_for<'p>(&self, path: &'p str, owner: Owner<'_>) -> Option<(&Line, &'p str)> {
+        self.lines.iter().find_map(|line| Some((line, line.rest_for(path, owner)?)))
+    }
+
+    /// Whether a program may be the domain's emulator: by its path, or by that of a link to it, a `run` line knows it,
+    /// and nothing may be written where it is. What no line speaks of could be a disk's file as well.
+    pub fn is_emulator(&self, path: &str, resolved: &str, owner: Owner<'_>) -> bool {
+        let verb = |path| self.line_for(path, owner).map(|(line, _)| line.verb);
+        match verb(resolved) {
+            Some(Verb::Run) => true,
+            Some(Verb::Read) => verb(path) == Some(Verb::Run),
+            _ => false,
+        }
     }
 
     /// Whether a directory may be granted with everything below it.
@@ -292,9 +335,36 @@ mod tests {
             assert!(policy.check(path, Want::Read, OWNER).is_ok(), "{path}");
             assert!(policy.check(path, Want::Write, OWNER).is_err(), "{path}");
         }
-        assert!(policy.check("/usr/bin/qemu-system-x86_64", Want::Run, OWNER).is_ok());
-        assert!(policy.check("/usr/bin/bash", Want::Run, OWNER).is_err());
         assert!(policy.check("/usr/bin/qemu-system-x86_64", Want::Write, OWNER).is_err());
+    }
+
+    #[test]
+    fn an_emulator_is_known_and_nothing_can_be_written_there() {
+        let policy = policy();
+        let nix = "/nix/store/x-qemu/bin/qemu-system-x86_64";
+        let gnu = "/gnu/store/x-qemu/bin/qemu-system-x86_64";
+        for (path, resolved) in [
+            ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-system-x86_64"),
+            ("/usr/libexec/qemu-kvm", "/usr/libexec/qemu-kvm"),
+            ("/usr/local/bin/qemu-system-arm", "/usr/local/bin/qemu-system-arm"),
+            ("/srv/link", "/usr/bin/kvm"),
+            ("/run/libvirt/nix-emulators/qemu-system-x86_64", nix),
+            ("/run/current-system/profile/bin/qemu-system-x86_64", gnu),
+        ] {
+            assert!(policy.is_emulator(path, resolved, OWNER), "{path}");
+            assert!(policy.check(resolved, Want::Write, OWNER).is_err(), "{path}");
+        }
+        for (path, resolved) in [
+            ("/usr/bin/bash", "/usr/bin/bash"),
+            ("/usr/bin/qemu-system-x86_64", "/usr/bin/bash"),
+            ("/usr/bin/qemu-system-x86_64", "/srv/qemu"),
+            ("/var/lib/libvirt/images/g.img", "/var/lib/libvirt/images/g.img"),
+            ("/opt/qemu/bin/qemu-system-x86_64", "/opt/qemu/bin/qemu-system-x86_64"),
+            ("/nix/store/x/bin/bash", "/nix/store/x/bin/bash"),
+            ("/var/lib/libvirt/qemu/domain-7-guest/x", "/var/lib/libvirt/qemu/domain-7-guest/x"),
+        ] {
+            assert!(!policy.is_emulator(path, resolved, OWNER), "{path}");
+        }
     }
 
     #[test]
@@ -333,7 +403,7 @@ mod tests {
         }
         // Behind the name of a guest that does not run there could be more of another's name.
         for owner in stopped {
-            for other in ["dbus/7-guest-dbus.sock", "dbus/-1-guest-dbus.sock"] {
+            for other in ["dbus/7-guest-dbus.sock", "dbus/-1-guest-dbus.sock", "dbus/-1-guest-2"] {
                 assert!(policy.check(&format!("{run}/{other}"), Want::Read, owner).is_err(), "{other}");
             }
         }
@@ -352,6 +422,59 @@ mod tests {
                 )
                 .is_err()
         );
+    }
+
+    /// libvirt cuts names after 20 characters: a directory with 20 could be of a guest that runs and is called longer.
+    #[test]
+    fn a_name_as_long_as_libvirt_cuts_it_owns_nothing_without_an_id() {
+        let policy = policy();
+        let lib = "/var/lib/libvirt/qemu";
+        let (twenty, longer) = ("production-webserver", "production-webserver-01");
+        let owner = |name, id| Owner { id, name };
+        let check = |dir: &str, owner| policy.check(&format!("{lib}/domain-{dir}/x"), Want::Write, owner);
+        for name in [twenty, longer] {
+            assert!(check("7-production-webserver", owner(name, Some(7))).is_ok());
+            assert!(check("7-production-webserver", owner(name, None)).is_err());
+        }
+        assert!(check("7-production-webserve", owner("production-webserve", None)).is_ok());
+        // The directories of those that do not run carry the whole name.
+        for (name, other) in [(twenty, longer), (longer, twenty)] {
+            let short = owner(name, None).short_name();
+            assert!(check(&short, owner(name, None)).is_ok());
+            assert!(check(&short, owner(other, None)).is_err());
+        }
+    }
+
+    #[test]
+    fn what_carries_a_guests_name_is_its_own_and_nobody_elses() {
+        let policy = policy();
+        for (path, own) in [
+            ("/var/lib/libvirt/qemu/save/guest.save", true),
+            ("/var/lib/libvirt/qemu/save/guest2.save", false),
+            ("/var/lib/libvirt/qemu/save/7-guest.save", false),
+            ("/var/lib/libvirt/qemu/save/x/guest.save", false),
+            ("/var/lib/libvirt/qemu/save", false),
+            ("/var/lib/libvirt/qemu/dump/7-guest-2026-11-26-10:00:00", true),
+            ("/var/lib/libvirt/qemu/dump/guest.core", true),
+            ("/var/lib/libvirt/qemu/dump/8-guest-2026-11-26-10:00:00", false),
+            ("/var/lib/libvirt/qemu/dump/guest2.core", false),
+            ("/var/lib/libvirt/qemu/snapshot/guest/x.xml", false),
+            ("/var/lib/libvirt/swtpm/a22e3930-d87a-584e-22b2-1d8950212bac/tpm2", false),
+            ("/var/log/libvirt/qemu/guest.log", true),
+            ("/var/log/libvirt/qemu/guest-serial0.log", true),
+            ("/var/log/libvirt/qemu/victim.log", false),
+            ("/var/log/libvirt/qemu/guest-2.log", false),
+            ("/var/log/libvirt/libvirtd.log", false),
+            ("/var/log/swtpm/libvirt/qemu/guest-swtpm.log", true),
+            ("/var/log/swtpm/libvirt/qemu/victim-swtpm.log", false),
+        ] {
+            assert_eq!(policy.check(path, Want::Write, OWNER).is_ok(), own, "{path}");
+        }
+        let serial = Owner { id: None, name: "guest-serial0" };
+        assert!(policy.check("/var/log/libvirt/qemu/guest-serial0.log", Want::Write, serial).is_ok());
+        for dir in ["/var/log", "/var/lib/libvirt/swtpm", "/var/lib/libvirt/qemu/save"] {
+            assert!(policy.check_tree(dir, Want::Read, OWNER).is_err(), "{dir}");
+        }
     }
 
     #[test]
@@ -384,6 +507,9 @@ mod tests {
             ("\nrefuse etc", 2),
             ("deny /etc", 1),
             ("refuse /a*b", 1),
+            ("own /a/*b/c", 1),
+            ("own /a/*b*", 1),
+            ("own /a/*b\nown /a/*c\nown /a/*b", 3),
             ("read /a\nallow /a/", 2),
             ("read /a/../b", 1),
         ] {

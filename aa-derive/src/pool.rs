@@ -438,7 +438,7 @@ fn parse<'d>(
     let root = document.root();
     let not_pool = || (root, PoolErrorKind::NotPool(root.name().to_owned()));
     let pool = match root.name() {
-        _ if root.is_foreign() => return Err(not_pool()),
+        _ if !root.is_plain() => return Err(not_pool()),
         "pool" => root,
         "poolstate" => root.child("pool").ok_or_else(not_pool)?,
         _ => return Err(not_pool()),

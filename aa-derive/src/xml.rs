@@ -131,24 +131,19 @@ impl<'d> Element<'d> {
         &self.document.elements[self.id]
     }
 
-    /// Local name of an element in no namespace; in libvirt's QEMU namespace `qemu:name`, in any other `?name`.
+    /// Local name, whatever the namespace: see [`Element::is_plain`].
     pub fn name(&self) -> &'d str {
         self.data().name
     }
 
-    /// Whether this is an element in no namespace.
-    fn is_plain(&self) -> bool {
+    /// Whether this is an element in no namespace, as all of libvirt's are but those of its QEMU pass-through.
+    pub fn is_plain(&self) -> bool {
         self.data().namespace == Namespace::None
     }
 
     /// Whether this is `name` in libvirt's QEMU namespace.
     pub fn is_qemu(&self, name: &str) -> bool {
         self.data().namespace == Namespace::Qemu && self.data().name == name
-    }
-
-    /// Whether the element is in a namespace that libvirt's domain format does not have (metadata of other programs).
-    pub fn is_foreign(&self) -> bool {
-        self.data().namespace == Namespace::Other
     }
 
     /// Value of an attribute in no namespace.

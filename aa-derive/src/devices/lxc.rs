@@ -13,7 +13,6 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
         "hostdev" => hostdev(deriver, device),
         "disk" => super::disk::derive(deriver, device),
         "emulator" | "interface" | "console" | "controller" => Ok(()),
-        _ if device.is_foreign() => Ok(()),
         name => {
             deriver.note(
                 NoteKind::NotCovered,

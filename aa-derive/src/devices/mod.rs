@@ -32,7 +32,11 @@ const WITHOUT_FILES: [&str; 10] =
 
 pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<(), Error> {
     let Some(devices) = root.child("devices") else { return Ok(()) };
-    for device in devices.elements() {
+    if deriver.domain.virt_type != VirtType::Lxc {
+        emulator(deriver, &devices)?;
+    }
+    // What is in a namespace is another program's.
+    for device in devices.elements().filter(Element::is_plain) {
         one(deriver, &device)?;
     }
     graphics::gl(deriver, &devices)?;
@@ -49,8 +53,6 @@ fn one(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
         deriver.uses(Feature::Firmware);
     }
     match device.name() {
-        _ if device.is_foreign() => Ok(()),
-        "emulator" => emulator(deriver, device),
         "disk" => disk::derive(deriver, device),
         "serial" | "parallel" | "channel" | "console" => chardev::derive(deriver, device),
         "redirdev" => {
@@ -71,7 +73,7 @@ fn one(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
         "shmem" => shmem::derive(deriver, device),
         "vsock" => vsock::derive(deriver, device),
         "pstore" => crate::boot::pstore(deriver, device),
-        "redirfilter" => Ok(()),
+        "emulator" | "redirfilter" => Ok(()),
         name if WITHOUT_FILES.contains(&name) => {
             if name == "sound" {
                 deriver.uses(Feature::Sound);
@@ -89,19 +91,60 @@ fn one(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
     }
 }
 
-/// The hypervisor's own program file.
-fn emulator(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
-    let path = device.text().trim();
-    if path.is_empty() {
+/// The hypervisor's own program file: the first that is named, as for libvirt. What is no emulator must not become
+/// executable for the guest, and what a device may write least of all; libvirt starts what it starts.
+fn emulator(deriver: &mut Deriver<'_>, devices: &Element<'_>) -> Result<(), Error> {
+    let (Some(element), Some(path)) = (devices.child("emulator"), deriver.domain.emulator.clone()) else {
         return Ok(());
+    };
+    let resolved = deriver.resolve(element.into(), "emulator", path.as_str())?.path;
+    if deriver.is_emulator(path.as_str(), &resolved) {
+        return deriver.allow(element, "emulator", &resolved, Access::RMIX);
     }
-    let resolved = deriver.resolve(device.into(), "emulator", path)?;
-    match deriver.permit(device.into(), "emulator", path, &resolved.path, Access::RMIX, false) {
-        Ok(()) => deriver.allow(device, "emulator", &resolved.path, Access::RMIX),
-        // libvirt starts what it starts; what is no emulator must not become executable for the guest.
-        Err(error) => {
-            deriver.note(NoteKind::LeftOut, device, error.kind.to_string());
-            Ok(())
+    let note = format!("emulator \"{path}\" gets no rule: no run line of the path policy knows it");
+    deriver.note(NoteKind::LeftOut, &element, note);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use aa_contract::NoteKind;
+
+    use crate::testing::{device_notes, device_rules, link, refusal, rules, same, write};
+
+    #[test]
+    fn the_emulator_is_the_first_and_one_that_the_policy_knows() {
+        let two =
+            "<emulator>/usr/bin/qemu-system-x86_64</emulator><emulator>/usr/bin/qemu-system-arm</emulator>";
+        same(&device_rules(two), &[("/usr/bin/qemu-system-x86_64", "rmix")]);
+        for unknown in ["/usr/bin/bash", "/opt/qemu/bin/qemu-system-x86_64", "/etc/shadow"] {
+            let emulator = format!("<emulator>{unknown}</emulator>");
+            assert!(device_rules(&emulator).is_empty(), "{unknown}");
+            assert_eq!(device_notes(&emulator), [NoteKind::LeftOut], "{unknown}");
         }
+        refusal("<emulator>/usr/bin/qemu-x/../bash</emulator>");
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "/nix/store/x/bin/qemu-system-x86_64", "");
+        let name = "/run/libvirt/nix-emulators/qemu-system-x86_64";
+        link(root.path(), name, "/nix/store/x/bin/qemu-system-x86_64");
+        let emulator = format!("<devices><emulator>{name}</emulator></devices>");
+        same(&rules("kvm", &emulator, root.path()), &[("/nix/store/x/bin/qemu-system-x86_64", "rmix")]);
+    }
+
+    #[test]
+    fn what_is_in_a_namespace_is_no_device() {
+        for namespace in ["http://libvirt.org/schemas/domain/qemu/1.0", "urn:x"] {
+            let disk = format!("<x:disk xmlns:x='{namespace}'><source file='/srv/a'/></x:disk>");
+            assert!(device_rules(&disk).is_empty() && device_notes(&disk).is_empty(), "{namespace}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_both_written_and_executed() {
+        let image = "/var/lib/libvirt/images/g.img";
+        let disk = format!("<emulator>{image}</emulator><disk><source file='{image}'/></disk>");
+        same(&device_rules(&disk), &[(image, "rwk")]);
+        let known = "/usr/bin/qemu-system-x86_64";
+        refusal(&format!("<emulator>{known}</emulator><disk><source file='{known}'/></disk>"));
     }
 }

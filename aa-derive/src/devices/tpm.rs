@@ -8,6 +8,10 @@ use crate::deriver::Deriver;
 use crate::error::Error;
 use crate::xml::Element;
 
+/// Where libvirt keeps the state of emulated TPMs, by UUID. The path policy refuses all of it.
+const STATE: &str = "/var/lib/libvirt/swtpm";
+const WHAT: &str = "TPM state";
+
 pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
     let Some(backend) = device.child("backend") else { return Ok(()) };
     deriver.uses(Feature::Tpm);
@@ -44,16 +48,38 @@ fn emulator(deriver: &mut Deriver<'_>, backend: &Element<'_>) -> Result<(), Erro
     let source =
         backend.child("source").and_then(|source| Some((source, source.attr("type"), source.attr("path")?)));
     match source {
-        Some((source, Some("file"), path)) => deriver.grant(source, "TPM state", path, Access::RWK).map(drop),
-        Some((source, _, path)) => deriver.grant_tree(source, "TPM state", path, Access::RWK).map(drop),
+        Some((source, kind, path)) => state(deriver, &source, kind, path),
         None => {
             // Without a version libvirt makes a TPM 2.0.
             let version = if backend.attr("version") == Some("1.2") { "tpm1.2" } else { "tpm2" };
-            let state = format!("/var/lib/libvirt/swtpm/{uuid}/{version}");
-            deriver.allow(backend, "TPM state", &format!("{state}/"), Access::R)?;
-            deriver.allow_below(backend, "TPM state", &state, "**", Access::RWK)
+            own_state(deriver, backend, &format!("{STATE}/{uuid}/{version}"))
         }
     }
+}
+
+/// State where the XML says that it is. What libvirt keeps there for this guest carries its UUID; no other may be named.
+fn state(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'_>,
+    kind: Option<&str>,
+    path: &str,
+) -> Result<(), Error> {
+    let resolved = deriver.resolve(source.into(), WHAT, path)?.path;
+    let own = format!("{STATE}/{}", deriver.domain.uuid);
+    let rest = resolved.strip_prefix(&own);
+    let is_own = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    match kind {
+        Some("file") if is_own => deriver.allow(source, WHAT, &resolved, Access::RWK),
+        Some("file") => deriver.grant(source, WHAT, path, Access::RWK).map(drop),
+        _ if is_own => own_state(deriver, source, &resolved),
+        _ => deriver.grant_tree(source, WHAT, path, Access::RWK).map(drop),
+    }
+}
+
+/// A directory of this guest's own state.
+fn own_state(deriver: &mut Deriver<'_>, place: &Element<'_>, dir: &str) -> Result<(), Error> {
+    deriver.allow(place, WHAT, &format!("{dir}/"), Access::R)?;
+    deriver.allow_below(place, WHAT, dir, "**", Access::RWK)
 }
 
 /// A TPM of the host: its node, and the file in sysfs that cancels a command.
@@ -126,6 +152,27 @@ mod tests {
         );
         assert!(rules.contains(&"rwk /srv/tpm.state".to_owned()), "{rules:?}");
         refusal("<tpm><backend type='emulator'><source type='dir' path='/etc'/></backend></tpm>");
+    }
+
+    #[test]
+    fn state_that_libvirt_keeps_is_the_guests_own() {
+        let source = |kind: &str, path: &str| {
+            format!(
+                "<backend type='emulator'><source type='{kind}' path='/var/lib/libvirt/swtpm{path}'/></backend>"
+            )
+        };
+        let own = format!("/{UUID}/tpm2");
+        assert_eq!(tpm(&source("dir", &own)), tpm("<backend type='emulator'/>"));
+        let file = format!("{own}/tpm2-00.permall");
+        assert!(tpm(&source("file", &file)).contains(&format!("rwk /var/lib/libvirt/swtpm{file}")));
+        let other = "/00000000-0000-4000-8000-000000000000/tpm2";
+        for path in ["", "/", other, &format!("/{UUID}x"), &format!("/{UUID}/..{other}")] {
+            for kind in ["dir", "file"] {
+                let refused = refusal(&format!("<tpm>{}</tpm>", source(kind, path)));
+                assert!(refused.contains("refuse /var/lib/libvirt/swtpm"), "{refused}");
+            }
+        }
+        refusal("<filesystem><source dir='/var/lib/libvirt/swtpm'/><target dir='t'/></filesystem>");
     }
 
     #[test]

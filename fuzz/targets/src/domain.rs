@@ -26,8 +26,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("host")
 }
 
-/// What no definition may reach, but for that of the guest `neighbour` with id 42 or none.
-const OUT_OF_REACH: [&str; 28] = [
+/// What no definition may reach, but for that of the guest `neighbour`, with id 42 or none where the path has it.
+const OUT_OF_REACH: [&str; 37] = [
     "/",
     "/bin/sh",
     "/dev/mem",
@@ -56,6 +56,15 @@ const OUT_OF_REACH: [&str; 28] = [
     "/var/lib/libvirt/qemu/domain-42-neighbour/master-key.aes",
     "/var/lib/libvirt/qemu/domain-42-neighbour/monitor.sock",
     "/var/lib/libvirt/qemu/ram/42-neighbour/ram-node0",
+    "/var/lib/libvirt/qemu/dump/42-neighbour-2026-11-26-10:00:00",
+    "/var/lib/libvirt/qemu/save/neighbour.save",
+    "/var/lib/libvirt/qemu/snapshot/neighbour/1.xml",
+    "/var/lib/libvirt/swtpm/00000000-0000-4000-8000-000000000042/tpm2/tpm2-00.permall",
+    "/var/log/libvirt/libvirtd.log",
+    "/var/log/libvirt/qemu/neighbour.log",
+    "/var/log/libvirt/qemu/neighbour-serial0.log",
+    "/var/log/swtpm/libvirt/qemu/neighbour-swtpm.log",
+    "/var/lib/libvirt/qemu/domain--1-neighbour/monitor.sock",
 ];
 
 /// The XML of a domain.
@@ -79,15 +88,18 @@ fn check(record: &Derived) {
     for note in record.notes() {
         assert!(!note.text.is_empty());
     }
-    let (id, name) = (record.domain().id, record.domain().name.as_str());
-    let is_neighbour = name == "neighbour" && id.is_none_or(|id| id == 42);
+    let domain = record.domain();
+    let (id, uuid) = (domain.id, domain.uuid.to_string());
+    let is_named = domain.name.as_str() == "neighbour";
     for rule in record.rules().iter().filter(|rule| !rule.deny) {
+        assert!(rule.access.exec().is_none() || !rule.access.writes(), "written and executed: {rule:?}");
         let parts = match &rule.target {
             Target::Path(path) => path.as_str().bytes().map(aare::Part::Byte).collect(),
             Target::Glob(glob) => aare::parse(glob.as_str().as_bytes()).unwrap(),
         };
         for path in OUT_OF_REACH {
-            let own = is_neighbour && path.contains("neighbour");
+            let fits = !path.contains("42-neighbour") || id.is_none_or(|id| id == 42);
+            let own = is_named && path.contains("neighbour") && fits || path.contains(&uuid);
             assert!(own || !aare::matches(&parts, path.as_bytes()), "{path} by {rule:?}");
         }
     }
