@@ -89,7 +89,7 @@ fn variables(deriver: &mut Deriver<'_>, nvram: &Element<'_>) -> Result<(), Error
     let format = nvram.attr("format").and_then(Format::from_driver_type);
     match nvram.child("source") {
         Some(source) => {
-            let top = TopSource { what: "variable store", format, read_only: false, chain: None };
+            let top = TopSource { what: "variable store", format, read_only: false, chain: None, depth: 0 };
             disk_source(deriver, &source, nvram.attr("type").unwrap_or("file"), top)
         }
         None => match nvram.text().trim() {
@@ -98,7 +98,7 @@ fn variables(deriver: &mut Deriver<'_>, nvram: &Element<'_>) -> Result<(), Error
                 deriver,
                 nvram,
                 path,
-                TopSource { what: "variable store", format, read_only: false, chain: None },
+                TopSource { what: "variable store", format, read_only: false, chain: None, depth: 0 },
             ),
         },
     }

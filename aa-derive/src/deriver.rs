@@ -1,7 +1,7 @@
 //! Collects the rules of one guest. Every path out of the XML passes [`Deriver::grant`], which
 //! resolves it and asks the path policy; only paths of the tool's own making go by [`Deriver::allow`].
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 
 use aa_contract::path::{MAX_PATH, PathError};
@@ -13,8 +13,13 @@ use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::{Files, Host, Kind, Resolved};
 use crate::path_policy::{Owner, Want};
-use crate::xml::Element;
+use crate::sysfs::{self, UsbDevice};
+use crate::xml::{Element, Pos};
 use crate::{Addition, Options, image};
+
+/// Most bytes that the names of the elements may have to which the rules lead back: each level of a chain that is written
+/// out carries those above it. A thousand disks of twenty levels have a tenth.
+const MAX_ORIGINS: usize = 32 << 20;
 
 /// Where a grant comes from: an element, and the depth in its backing chain if it is not the image itself.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +61,11 @@ pub(crate) struct Deriver<'a> {
     /// What the headers of its images have come to.
     pub(crate) headers: image::Total,
     rules: RuleSet,
-    notes: Vec<Note>,
+    /// With the whole place, of which a record has the line.
+    notes: Vec<(Pos, Note)>,
+    /// How many bytes the names of the rules' elements have.
+    origins: usize,
+    usb: OnceCell<Vec<UsbDevice>>,
     uses: BTreeSet<Feature>,
     /// Where paths lead: followed once, so that what is permitted and what is granted are the same.
     resolved: RefCell<HashMap<String, Resolved>>,
@@ -73,6 +82,8 @@ impl<'a> Deriver<'a> {
             headers: image::Total::default(),
             rules: RuleSet::default(),
             notes: Vec::new(),
+            origins: 0,
+            usb: OnceCell::new(),
             uses: BTreeSet::new(),
             resolved: RefCell::default(),
         }
@@ -85,7 +96,13 @@ impl<'a> Deriver<'a> {
 
     /// Says something that a person should know.
     pub(crate) fn note(&mut self, kind: NoteKind, at: &Element<'_>, text: impl Into<String>) {
-        self.notes.push(Note { kind, text: text.into(), line: Some(at.pos().line) });
+        let note = Note { kind, text: text.into(), line: Some(at.pos().line) };
+        self.notes.push((at.pos(), note));
+    }
+
+    /// The USB devices of the host: looked for once, since a domain may have very many of them.
+    pub(crate) fn usb_devices(&self) -> &[UsbDevice] {
+        self.usb.get_or_init(|| sysfs::usb_devices(self.host))
     }
 
     fn owner(&self) -> Owner<'_> {
@@ -169,6 +186,11 @@ impl<'a> Deriver<'a> {
         })
     }
 
+    /// Whether a program may be the domain's emulator.
+    pub(crate) fn is_emulator(&self, path: &str, resolved: &str) -> bool {
+        self.options.policy.is_emulator(path, resolved, self.owner())
+    }
+
     /// Follows the links of a path out of the XML and asks the path policy.
     ///
     /// # Errors
@@ -184,11 +206,6 @@ impl<'a> Deriver<'a> {
         let resolved = self.resolve(place, what, path)?;
         self.permit(place, what, path, &resolved.path, access, whole_tree)?;
         Ok(resolved)
-    }
-
-    /// Whether a program may be the domain's emulator.
-    pub(crate) fn is_emulator(&self, path: &str, resolved: &str) -> bool {
-        self.options.policy.is_emulator(path, resolved, self.owner())
     }
 
     /// Adds a rule of the caller's. A pattern is the caller's own word; a path is judged like one of the XML.
@@ -363,7 +380,12 @@ impl<'a> Deriver<'a> {
     }
 
     fn insert(&mut self, place: Place<'_>, target: Target, access: Access) -> Result<(), Error> {
-        self.add_rule(Rule::allow(target, access, place.origin())).map_err(|kind| place.refuse(kind))
+        let origin = place.origin();
+        self.origins = self.origins.saturating_add(origin.element.len());
+        if self.origins > MAX_ORIGINS {
+            return Err(place.refuse(Refusal::TooDeep { limit: MAX_ORIGINS >> 20 }));
+        }
+        self.add_rule(Rule::allow(target, access, origin)).map_err(|kind| place.refuse(kind))
     }
 
     /// Adds a finished rule.
@@ -373,11 +395,12 @@ impl<'a> Deriver<'a> {
 
     /// The record.
     pub(crate) fn finish(self) -> Derived {
-        Derived::new(self.domain, self.uses.into_iter().collect(), self.rules, self.notes)
+        let notes = self.notes.into_iter().map(|(_, note)| note).collect();
+        Derived::new(self.domain, self.uses.into_iter().collect(), self.rules, notes)
     }
 
-    /// The notes so far.
-    pub(crate) fn notes(&self) -> &[Note] {
+    /// The notes so far, each with its place.
+    pub(crate) fn notes(&self) -> &[(Pos, Note)] {
         &self.notes
     }
 }

@@ -145,6 +145,14 @@ pub enum Refusal {
         /// Why not.
         reason: String,
     },
+    /// Elements so deep, and so many of them, that a record of them would take memory without bound.
+    #[error(
+        "the elements that name files are so deep and so many that their names alone have more than {limit} MiB"
+    )]
+    TooDeep {
+        /// The limit.
+        limit: usize,
+    },
     /// `--strict` turns a note into a refusal.
     #[error("{0} (refused by --strict)")]
     Strict(String),

@@ -131,10 +131,9 @@ pub fn derive(xml: &[u8], options: &Options, host: &Files) -> Result<Derived, Er
         deriver.add(addition).map_err(|kind| Error { pos: None, kind })?;
     }
     if options.strict
-        && let Some(note) = deriver.notes().iter().find(|note| is_strict(note))
+        && let Some((pos, note)) = deriver.notes().iter().find(|(_, note)| is_strict(note))
     {
-        let pos = note.line.map(|line| xml::Pos { line, column: 1 });
-        return Err(Error { pos, kind: Refusal::Strict(note.text.clone()) });
+        return Err(Error { pos: Some(*pos), kind: Refusal::Strict(note.text.clone()) });
     }
     Ok(deriver.finish())
 }

@@ -14,7 +14,7 @@ use crate::image::{self, Format, LayerKind, TopImage};
 use crate::pool::{VolumeError, VolumeKind};
 use crate::xml::Element;
 
-/// A source that a guest opens by itself, not as a layer of another.
+/// A source: one that a guest opens by itself, or a layer of such a one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TopSource<'d> {
     /// What it is, for messages.
@@ -25,11 +25,17 @@ pub(crate) struct TopSource<'d> {
     pub(crate) read_only: bool,
     /// The element whose `<backingStore>` describes what is below.
     pub(crate) chain: Option<Element<'d>>,
+    /// Its place in its chain: 0 is the top.
+    pub(crate) depth: u32,
 }
 
 impl TopSource<'_> {
     fn access(self) -> Access {
         if self.read_only { Access::RK } else { Access::RWK }
+    }
+
+    fn place(self, element: Element<'_>) -> Place<'_> {
+        Place { element, layer: (self.depth > 0).then_some(self.depth) }
     }
 }
 
@@ -54,6 +60,7 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<()
         format,
         read_only: cdrom || disk.child("readonly").is_some(),
         chain: Some(*disk),
+        depth: 0,
     };
     if is_left_out(deriver, disk, &source) {
         return Ok(());
@@ -108,7 +115,7 @@ fn mirrored(deriver: &mut Deriver<'_>, mirror: &Element<'_>) -> Result<(), Error
     let declared =
         mirror.child("format").and_then(|format| format.attr("type")).or_else(|| mirror.attr("format"));
     let format = declared.and_then(Format::from_driver_type);
-    let top = TopSource { what, format, read_only: false, chain: Some(*mirror) };
+    let top = TopSource { what, format, read_only: false, chain: Some(*mirror), depth: 0 };
     match (mirror.child("source"), mirror.attr("file")) {
         (Some(source), _) => self::source(deriver, &source, mirror.attr("type").unwrap_or("file"), top),
         (None, Some(path)) => image(deriver, mirror, path, top),
@@ -128,7 +135,7 @@ pub(crate) fn source(
     match kind {
         "file" => match named("file") {
             Some(path) => image(deriver, source, path, top),
-            None => below(deriver, source, None, top, 0),
+            None => below(deriver, source, None, top),
         },
         "block" => match named("dev") {
             Some(path) => image(deriver, source, path, top),
@@ -145,14 +152,15 @@ pub(crate) fn source(
         "volume" => volume(deriver, source, top),
         "network" => {
             network(deriver, source)?;
-            below(deriver, source, None, top, 0)
+            below(deriver, source, None, top)
         }
         "nvme" => {
             let Some(address) = source.child("address") else {
                 return Err(refuse(source, Refusal::Incomplete { what: "NVMe disk", missing: "address" }));
             };
             deriver.uses(Feature::Disk);
-            super::hostdev::vfio_pci(deriver, source, &address)
+            super::hostdev::vfio_pci(deriver, source, &address)?;
+            below(deriver, source, None, top)
         }
         "vhostuser" => {
             deriver.uses(Feature::VhostUser);
@@ -273,7 +281,7 @@ fn uses_protocol(deriver: &mut Deriver<'_>, protocol: &str) {
     }
 }
 
-/// A local image at the top of its chain.
+/// A local image and what is below it.
 pub(crate) fn image<'d>(
     deriver: &mut Deriver<'_>,
     at: &Element<'d>,
@@ -281,8 +289,8 @@ pub(crate) fn image<'d>(
     top: TopSource<'d>,
 ) -> Result<(), Error> {
     deriver.uses(Feature::Disk);
-    grant_image(deriver, (*at).into(), top.what, path, top.access())?;
-    below(deriver, at, Some(path), top, 0)
+    grant_image(deriver, top.place(*at), top.what, path, top.access())?;
+    below(deriver, at, Some(path), top)
 }
 
 /// Grants one image, refusing what cannot be one: to open a FIFO is to wait for ever.
@@ -310,31 +318,28 @@ fn grant_image(
 }
 
 /// Everything below an image: what the XML says as far as it goes, what headers say from there on.
-/// `depth` is the image's own.
 fn below(
     deriver: &mut Deriver<'_>,
     source: &Element<'_>,
     path: Option<&str>,
     top: TopSource<'_>,
-    depth: u32,
 ) -> Result<(), Error> {
     let explicit_data =
         source.child("dataStore").or_else(|| top.chain.and_then(|chain| chain.child("dataStore")));
     if let Some(data) = explicit_data
         && let Some(data_source) = data.child("source")
-        && let Some(data_path) =
-            data_source.attr("file").or_else(|| data_source.attr("dev")).filter(|path| !path.is_empty())
     {
-        let layer = (depth > 0).then_some(depth);
-        grant_image(deriver, Place { element: data_source, layer }, "data file", data_path, top.access())?;
+        // It is always raw: nothing is below it.
+        let file = TopSource { what: "data file", format: Some(Format::Raw), chain: None, ..top };
+        self::source(deriver, &data_source, data.attr("type").unwrap_or("file"), file)?;
     }
     let backing = top.chain.and_then(|chain| chain.child("backingStore"));
     let Some(backing) = backing else {
-        return probe(deriver, source, path, top, depth, explicit_data.is_some());
+        return probe(deriver, source, path, top, explicit_data.is_some());
     };
     // An empty element says that nothing is below.
     let Some(next) = backing.child("source") else { return Ok(()) };
-    let depth = depth.saturating_add(1);
+    let depth = top.depth.saturating_add(1);
     if depth > image::LIMIT {
         return Err(refuse(
             &backing,
@@ -352,26 +357,9 @@ fn below(
         },
         None => None,
     };
-    let layer = TopSource { what: "backing file", format, read_only: true, chain: Some(backing) };
-    let kind = backing.attr("type").unwrap_or("file");
-    let local = match kind {
-        "file" => next.attr("file"),
-        "block" => next.attr("dev"),
-        _ => None,
-    };
-    match local.filter(|path| !path.is_empty()) {
-        Some(path) => {
-            deriver.uses(Feature::Disk);
-            grant_image(deriver, Place { element: next, layer: Some(depth) }, layer.what, path, Access::RK)?;
-            below(deriver, &next, Some(path), layer, depth)
-        }
-        // A level elsewhere than on this host's files is passed, but what is below it is not.
-        None if kind == "network" => {
-            network(deriver, &next)?;
-            below(deriver, &next, None, layer, depth)
-        }
-        None => self::source(deriver, &next, kind, layer),
-    }
+    let layer = TopSource { what: "backing file", format, read_only: true, chain: Some(backing), depth };
+    // A level elsewhere than in this host's files is passed, but what is below it is not.
+    self::source(deriver, &next, backing.attr("type").unwrap_or("file"), layer)
 }
 
 /// What the headers of images say, where the XML says nothing.
@@ -380,7 +368,6 @@ fn probe(
     source: &Element<'_>,
     path: Option<&str>,
     top: TopSource<'_>,
-    depth: u32,
     has_data: bool,
 ) -> Result<(), Error> {
     let Some(path) = path.filter(|_| deriver.options.probe) else { return Ok(()) };
@@ -398,7 +385,7 @@ fn probe(
             reason
         })
     };
-    let limit = image::LIMIT.saturating_sub(depth);
+    let limit = image::LIMIT.saturating_sub(top.depth);
     let chain = image::walk(
         deriver.host.images(),
         &permit,
@@ -419,8 +406,7 @@ fn probe(
         uses_protocol(deriver, protocol);
     }
     for layer in chain.layers {
-        let layer_depth = depth.saturating_add(layer.depth);
-        let place = Place { element: *source, layer: (layer_depth > 0).then_some(layer_depth) };
+        let place = TopSource { depth: top.depth.saturating_add(layer.depth), ..top }.place(*source);
         match layer.kind {
             LayerKind::DataFile if has_data && layer.depth == 0 => {}
             LayerKind::Backing => grant_image(deriver, place, what, &layer.path, layer.access)?,

@@ -69,8 +69,9 @@ fn usb(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
         let number = |name| address.attr(name).and_then(sysfs::number);
         (number("bus").unwrap_or(0), number("device").unwrap_or(0))
     });
-    let found = sysfs::usb_devices(deriver.host)
-        .into_iter()
+    let found = deriver
+        .usb_devices()
+        .iter()
         .filter(|usb| match position {
             Some((bus, number)) if bus != 0 || number != 0 => usb.bus == bus && usb.number == number,
             _ => vendor == Some(usb.vendor) && product == Some(usb.product),
@@ -273,6 +274,22 @@ mod tests {
         for source in
             ["<address bus='0' device='0'/>", "<address bus='x' device='-1'/>", "<vendor id='zzz'/>", ""]
         {
+    /// Each looked through all of them in sysfs: together they took minutes.
+    #[test]
+    fn very_many_usb_devices_are_looked_for_once() {
+        let root = tempfile::tempdir().unwrap();
+        for number in 1..=100 {
+            stick(root.path(), &format!("1-{number}"), 1, number, &format!("{number:04x}"));
+        }
+        let one = |product: &str| {
+            format!(
+                "<hostdev type='usb'><source><vendor id='0x1d6b'/><product id='{product}'/></source></hostdev>"
+            )
+        };
+        let devices = one("0x1000").repeat(20_000) + &one("0x0064");
+        same(&on(root.path(), &devices), &[("/dev/bus/usb/001/100", "rw")]);
+    }
+
             let device = format!("<hostdev mode='subsystem' type='usb'><source>{source}</source></hostdev>");
             assert!(device_rules(&device).is_empty(), "{source}");
             assert_eq!(device_notes(&device).len(), 1, "{source}");

@@ -188,7 +188,7 @@ fn local(
             &format!("the format of \"{path}\" is not declared: it is taken for raw, and no rule is made for what its header may name"),
         );
     }
-    let top = TopSource { what: WHAT, format, read_only, chain: None };
+    let top = TopSource { what: WHAT, format, read_only, chain: None, depth: 0 };
     let at = context.at;
     disk_image(context.deriver, &at, path, top)
 }
@@ -237,7 +237,8 @@ fn node(
             if let Some(path) = options.take(&key("filename")) {
                 // Its format, and so its chain, is another node's matter; here it is bytes.
                 let at = context.at;
-                let top = TopSource { what: WHAT, format: Some(Format::Raw), read_only, chain: None };
+                let top =
+                    TopSource { what: WHAT, format: Some(Format::Raw), read_only, chain: None, depth: 0 };
                 if context.names_a_file(&path) {
                     disk_image(context.deriver, &at, &path, top)?;
                 }
@@ -324,6 +325,6 @@ fn chain(
         context.deriver,
         &at,
         &path,
-        TopSource { what: WHAT, format: Some(format), read_only, chain: None },
+        TopSource { what: WHAT, format: Some(format), read_only, chain: None, depth: 0 },
     )
 }

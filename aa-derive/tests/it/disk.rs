@@ -117,7 +117,7 @@ fn a_missing_image_is_noted_and_strict_refuses_it() {
     assert_eq!(record.notes()[0].kind, NoteKind::MissingFile);
     let strict = aa_derive::Options { strict: true, ..options() };
     let error = derive_with(&xml, &strict, root.path()).unwrap_err().to_string();
-    assert!(error.ends_with("(refused by --strict)"), "{error}");
+    assert!(error.starts_with("5:16: ") && error.ends_with("(refused by --strict)"), "{error}");
 }
 
 #[test]
@@ -142,6 +142,34 @@ fn layers_that_the_xml_names_are_only_read() {
     assert_eq!(layers, [2, 1]);
 }
 
+/// A level without a file, or elsewhere than in one, is a level all the same.
+#[test]
+fn what_is_below_a_level_without_a_file_is_still_counted_and_granted() {
+    let pci =
+        "<source type='pci' namespace='1'><address domain='0' bus='6' slot='18' function='5'/></source>";
+    let base = "<backingStore type='file'><source file='/srv/base'/></backingStore>";
+    assert!(device(&format!("<disk type='nvme'>{pci}{base}</disk>")).contains(&"rk /srv/base".to_owned()));
+    let chain = |levels: usize| {
+        let (level, end) = ("<backingStore type='file'><source/>", "</backingStore>");
+        format!("<disk><source file='/srv/top'/>{}{base}{}</disk>", level.repeat(levels), end.repeat(levels))
+    };
+    assert_eq!(device(&chain(199)), ["rk /srv/base", "rwk /srv/top"]);
+    assert!(refused(&chain(200)).contains("more than 200 images"));
+}
+
+/// Each level has the names of those above it, so that ten megabytes of XML became a gigabyte.
+#[test]
+fn very_many_deep_elements_are_refused() {
+    let chain = |disk: usize| {
+        let level = |at: usize| format!("<backingStore><source file='/srv/{disk}-{at}'/>");
+        let levels: String = (0..190).map(level).collect();
+        format!("<disk><source file='/srv/{disk}'/>{levels}{}</disk>", "</backingStore>".repeat(190))
+    };
+    let disks = |count: usize| (0..count).map(chain).collect::<String>();
+    assert_eq!(device(&disks(10)).len(), 1910);
+    assert!(refused(&disks(200)).contains("so deep and so many"));
+}
+
 #[test]
 fn no_rule_denies_unless_asked_for() {
     let xml = domain("<devices><disk><source file='/srv/a'/><readonly/></disk></devices>");
@@ -162,6 +190,21 @@ fn a_data_file_follows_its_disk() {
     };
     assert_eq!(disk(""), ["rwk /srv/data", "rwk /srv/top"]);
     assert_eq!(disk("<readonly/>"), ["rk /srv/data", "rk /srv/top"]);
+    let by = |kind: &str, source: &str| {
+        format!(
+            "<disk><driver type='qcow2'/><source file='/srv/top'><dataStore type='{kind}'><format type='raw'/>{source}\
+             </dataStore></source><backingStore/></disk>"
+        )
+    };
+    let socket = |path: &str| {
+        by(
+            "network",
+            &format!("<source protocol='nbd' name='x'><host transport='unix' socket='{path}'/></source>"),
+        )
+    };
+    assert_eq!(device(&socket("/run/nbd")), ["rw /run/nbd", "rwk /srv/top"]);
+    refused(&socket("/etc/nbd"));
+    assert_eq!(device(&by("block", "<source dev='/dev/vg/d'/>")), ["rwk /dev/vg/d", "rwk /srv/top"]);
 }
 
 #[test]
