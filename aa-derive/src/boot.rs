@@ -36,13 +36,7 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
             deriver.uses(Feature::Firmware);
             deriver.grant(store, "variable store", path, Access::RWK)?;
         }
-        if os.attr("firmware").is_some() && os.child("loader").is_none() {
-            deriver.note(
-                NoteKind::NotCovered,
-                &os,
-                "the firmware is chosen when the guest is started: derive from the XML of the running guest, or name <loader> and <nvram>",
-            );
-        }
+        chosen_later(deriver, &os);
     }
     for entry in root
         .children("sysinfo")
@@ -54,6 +48,28 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Says what the XML leaves to libvirt: the firmware, whatever else it says of it, or the variable store of flash that is only read.
+fn chosen_later(deriver: &mut Deriver<'_>, os: &Element<'_>) {
+    let loader = os.child("loader");
+    let is_named =
+        |element: Element<'_>| element.child("source").is_some() || !element.text().trim().is_empty();
+    let text = match loader.filter(|loader| is_named(*loader)) {
+        None if os.attr("firmware").is_some() => {
+            "the firmware is chosen when the guest is started: derive from the XML of the running guest, or name <loader> and <nvram>"
+        }
+        Some(loader)
+            if loader.attr("type") == Some("pflash")
+                && loader.attr("readonly") == Some("yes")
+                && loader.attr("stateless") != Some("yes")
+                && !os.child("nvram").is_some_and(is_named) =>
+        {
+            "the variable store is chosen when the guest is defined: derive from the XML that libvirt has of it, or name <nvram>"
+        }
+        _ => return,
+    };
+    deriver.note(NoteKind::NotCovered, os, text);
 }
 
 /// A file that an element's text names.
@@ -113,6 +129,50 @@ pub(crate) fn pstore(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
         _ => {
             let name = deriver.domain.name.clone();
             deriver.allow(device, "persistent store", &format!("{LIB}/nvram/{name}_PSTORE.raw"), Access::RWK)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aa_contract::NoteKind;
+
+    use crate::testing::{UUID, options};
+
+    /// The kinds of the notes on such an `<os>` but those of missing files.
+    fn notes(attributes: &str, inside: &str) -> Vec<NoteKind> {
+        let xml = format!(
+            "<domain type='kvm'><name>g</name><uuid>{UUID}</uuid><os {attributes}><type>hvm</type>{inside}</os></domain>"
+        );
+        let root = tempfile::tempdir().unwrap();
+        let host = crate::host::Files::new(root.path()).unwrap();
+        let record = crate::derive(xml.as_bytes(), &options(), &host).unwrap();
+        record.notes().iter().map(|note| note.kind).filter(|kind| *kind != NoteKind::MissingFile).collect()
+    }
+
+    #[test]
+    fn what_libvirt_chooses_later_is_said() {
+        let flash = |attributes: &str, nvram: &str| {
+            format!("<loader type='pflash' {attributes}>/usr/share/OVMF/OVMF_CODE.fd</loader>{nvram}")
+        };
+        for (attributes, inside) in [
+            ("firmware='efi'", String::new()),
+            ("firmware='efi'", "<loader secure='yes'/>".to_owned()),
+            ("firmware='efi'", "<loader stateless='yes'/>".to_owned()),
+            ("firmware='efi'", "<loader format='qcow2'>\n</loader><nvram/>".to_owned()),
+            ("", flash("readonly='yes'", "")),
+            ("", flash("readonly='yes'", "<nvram template='/usr/share/OVMF/OVMF_VARS.fd'/>")),
+        ] {
+            assert_eq!(notes(attributes, &inside), [NoteKind::NotCovered], "{attributes} {inside}");
+        }
+        for (attributes, inside) in [
+            ("", String::new()),
+            ("", flash("readonly='yes' stateless='yes'", "")),
+            ("", flash("readonly='yes'", "<nvram>/srv/vars.fd</nvram>")),
+            ("firmware='efi'", flash("readonly='yes'", "<nvram type='file'><source file='/srv/v'/></nvram>")),
+            ("", "<loader readonly='yes'>/usr/share/seabios/bios.bin</loader>".to_owned()),
+        ] {
+            assert_eq!(notes(attributes, &inside), [], "{attributes} {inside}");
         }
     }
 }

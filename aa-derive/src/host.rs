@@ -51,7 +51,8 @@ pub trait Host: std::fmt::Debug {
     /// Names in a directory, sorted; empty if it cannot be read.
     fn entries(&self, dir: &str) -> Vec<String>;
 
-    /// A small text file, without white space at its end; none if it cannot be read.
+    /// A small text file, without white space at its end; none if it cannot be read. What is not UTF-8 in it are
+    /// replacement characters.
     fn text(&self, path: &str) -> Option<String>;
 }
 
@@ -155,10 +156,9 @@ impl Host for Files {
         if resolved.kind != Kind::File {
             return None;
         }
-        let mut text = String::new();
-        fs::File::open(self.outside(&resolved.path)).ok()?.take(MAX_TEXT).read_to_string(&mut text).ok()?;
-        text.truncate(text.trim_end().len());
-        Some(text)
+        let mut bytes = Vec::new();
+        fs::File::open(self.outside(&resolved.path)).ok()?.take(MAX_TEXT).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
     }
 }
 

@@ -8,6 +8,9 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::xml::Element;
 
+/// Where Intel's quote generation service listens, unless the XML says otherwise.
+const QUOTES: &str = "/run/tdx-qgs/qgs.socket";
+
 pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<(), Error> {
     if deriver.domain.virt_type == VirtType::Lxc {
         return Ok(());
@@ -50,6 +53,12 @@ pub(crate) fn hugepages(deriver: &mut Deriver<'_>, at: &Element<'_>) -> Result<(
         let mut fields = line.split(' ');
         if let (Some(_), Some(dir), Some("hugetlbfs")) = (fields.next(), fields.next(), fields.next()) {
             found = true;
+            if dir.contains(char::REPLACEMENT_CHARACTER) {
+                let text =
+                    "a hugetlbfs is mounted at a name that is not UTF-8: no directory in it is granted";
+                deriver.note(NoteKind::NotCovered, at, text);
+                continue;
+            }
             let short = deriver.short.clone();
             let dir = format!("{}/libvirt/qemu/{short}", unescape(dir));
             deriver.allow_below(at, "huge pages", &dir, "{,**}", Access::RW)?;
@@ -77,7 +86,14 @@ fn launch_security(deriver: &mut Deriver<'_>, security: &Element<'_>) -> Result<
             deriver.uses(Feature::Sev);
             deriver.allow(security, "SEV", "/dev/sev", Access::RW)
         }
-        Some("s390-pv" | "tdx") => Ok(()),
+        Some("tdx") => match security.child("quoteGenerationService") {
+            Some(service) => {
+                let path = service.attr("path").unwrap_or(QUOTES);
+                deriver.grant(service, "quote generation socket", path, Access::RW).map(drop)
+            }
+            None => Ok(()),
+        },
+        Some("s390-pv") => Ok(()),
         other => {
             deriver.note(
                 NoteKind::UnknownElement,
@@ -96,9 +112,9 @@ fn launch_security(deriver: &mut Deriver<'_>, security: &Element<'_>) -> Result<
 mod tests {
     use std::fs;
 
-    use crate::testing::{notes, rules};
+    use crate::testing::{notes, record, rules};
 
-    fn with(mounts: &str, inner: &str) -> Vec<String> {
+    fn with(mounts: impl AsRef<[u8]>, inner: &str) -> Vec<String> {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("proc")).unwrap();
         fs::write(root.path().join("proc/mounts"), mounts).unwrap();
@@ -124,6 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_that_is_not_utf_8_hides_no_other() {
+        let mounts =
+            b"x /srv/\xff ext4 rw 0 0\nx /huge/\xff hugetlbfs rw 0 0\nx /dev/hugepages hugetlbfs rw 0 0\n";
+        let pages = "<memoryBacking><hugepages/></memoryBacking>";
+        assert_eq!(with(mounts, pages), ["rw /dev/hugepages/libvirt/qemu/7-guest/{,**}"]);
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("proc")).unwrap();
+        fs::write(root.path().join("proc/mounts"), mounts).unwrap();
+        assert_eq!(notes(pages, root.path()), [aa_contract::NoteKind::NotCovered]);
+    }
+
+    #[test]
     fn memory_in_files_is_the_guests_own_directory() {
         let ram = ["rw /var/lib/libvirt/qemu/ram/7-guest/{,**}"];
         assert_eq!(with("", "<memoryBacking><source type='file'/></memoryBacking>"), ram);
@@ -143,5 +171,16 @@ mod tests {
         );
         assert_eq!(with("", "<launchSecurity type='sev-snp'/>"), ["rw /dev/sev"]);
         assert!(with("", "<launchSecurity type='s390-pv'/>").is_empty());
+    }
+
+    #[test]
+    fn quotes_of_an_enclave_come_by_a_socket() {
+        let tdx = |inside: &str| format!("<launchSecurity type='tdx'>{inside}</launchSecurity>");
+        let with = |inside: &str| with("", &tdx(inside));
+        assert_eq!(with("<quoteGenerationService path='/run/q*'/>"), ["rw /run/q*"]);
+        assert_eq!(with("<quoteGenerationService/>"), ["rw /run/tdx-qgs/qgs.socket"]);
+        assert!(with("<policy>0x0</policy>").is_empty());
+        let root = tempfile::tempdir().unwrap();
+        assert!(record("kvm", &tdx("<quoteGenerationService path='/etc/q'/>"), root.path()).is_err());
     }
 }

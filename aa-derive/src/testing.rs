@@ -20,8 +20,18 @@ pub(crate) fn domain(domain_type: &str, inner: &str) -> String {
 
 /// The record of such a domain, with `root` for the host.
 pub(crate) fn record(domain_type: &str, inner: &str, root: &Path) -> Result<Derived, Error> {
-    let options = Options { probe: false, ..Options::new(PathPolicy::parse(path_policy::DEFAULT).unwrap()) };
-    crate::derive(domain(domain_type, inner).as_bytes(), &options, &Files::new(root).unwrap())
+    crate::derive(domain(domain_type, inner).as_bytes(), &options(), &Files::new(root).unwrap())
+}
+
+/// The same, of a guest that does not run.
+pub(crate) fn stopped(domain_type: &str, inner: &str, root: &Path) -> Result<Derived, Error> {
+    let xml = domain(domain_type, inner).replacen(" id='7'", "", 1);
+    crate::derive(xml.as_bytes(), &options(), &Files::new(root).unwrap())
+}
+
+/// Options with which no image is read.
+pub(crate) fn options() -> Options {
+    Options { probe: false, ..Options::new(PathPolicy::parse(path_policy::DEFAULT).unwrap()) }
 }
 
 /// The pairs of pattern or path and access that `inner` adds to what every domain of the type has.

@@ -11,7 +11,7 @@ const OSS: &str = "/dev/dsp";
 
 pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
     match device.attr("type") {
-        Some("none" | "spice" | "sdl" | "coreaudio" | "dbus" | "jack") => Ok(()),
+        Some("none" | "spice" | "sdl" | "coreaudio" | "dbus") => Ok(()),
         Some("file") => match device.attr("path") {
             Some(path) if path.starts_with('/') => {
                 deriver.grant(device, "audio file", path, Access::RW).map(drop)
@@ -38,6 +38,13 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
         }
         Some("alsa") => {
             deriver.uses(Feature::Sound);
+            Ok(())
+        }
+        Some("jack") => {
+            deriver.uses(Feature::Sound);
+            // Its sockets carry the id of the user whom QEMU runs as, its shared memory is that of all its clients.
+            let text = "where JACK has its sockets and shared memory is not known: no rule is made for them";
+            deriver.note(NoteKind::NotCovered, device, text);
             Ok(())
         }
         Some("pulseaudio") => server(deriver, device, "serverName", |name| {
@@ -109,5 +116,7 @@ mod tests {
         );
         assert_eq!(device_notes("<audio id='1' type='pulseaudio' serverName='host.example'/>").len(), 1);
         assert_eq!(device_notes("<audio id='1' type='telepathy'/>").len(), 1);
+        assert!(device_rules("<audio id='1' type='jack'/>").is_empty());
+        assert_eq!(device_notes("<audio id='1' type='jack'/>").len(), 1);
     }
 }

@@ -83,17 +83,20 @@ fn acceleration(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), E
     if !renders(device) {
         return Ok(());
     }
-    deriver.uses(Feature::Gl);
+    gl(deriver, device)?;
     match device.child("gl").and_then(|gl| Some((gl, gl.attr("rendernode")?))) {
         Some((gl, node)) => deriver.grant(gl, "render node", node, Access::RW).map(drop),
-        None => {
-            // libvirt takes the first that the directory happens to give; the lowest is one that everybody can predict.
-            let nodes = deriver.host.entries("/dev/dri");
-            match nodes.iter().find(|name| name.starts_with("renderD")) {
-                Some(node) => deriver.allow(device, "render node", &format!("/dev/dri/{node}"), Access::RW),
-                None => Ok(()),
-            }
-        }
+        None => any_node(deriver, device),
+    }
+}
+
+/// The node of a display that names none. libvirt takes the first that the directory happens to give; the lowest is one
+/// that everybody can predict.
+pub(crate) fn any_node(deriver: &mut Deriver<'_>, place: &Element<'_>) -> Result<(), Error> {
+    let nodes = deriver.host.entries("/dev/dri");
+    match nodes.iter().find(|name| name.starts_with("renderD")) {
+        Some(node) => deriver.allow(place, "render node", &format!("/dev/dri/{node}"), Access::RW),
+        None => Ok(()),
     }
 }
 
@@ -120,14 +123,14 @@ const LIBRARIES: [(&str, Access); 18] = [
     ("/sys/devices/**/{uevent,vendor,device,subsystem_vendor,subsystem_device,config,revision}", Access::R),
 ];
 
-/// The libraries' files, once, if anything of the guest renders by GL.
-pub(crate) fn gl(deriver: &mut Deriver<'_>, devices: &Element<'_>) -> Result<(), Error> {
-    let Some(first) = devices.children("graphics").find(renders) else { return Ok(()) };
+/// The libraries' files, for whatever renders by GL.
+pub(crate) fn gl(deriver: &mut Deriver<'_>, place: &Element<'_>) -> Result<(), Error> {
+    deriver.uses(Feature::Gl);
     for (pattern, access) in LIBRARIES {
         if pattern.contains(['*', '{', '[']) {
-            deriver.allow_glob(first, "GL", pattern, access)?;
+            deriver.allow_glob(place, "GL", pattern, access)?;
         } else {
-            deriver.allow(first, "GL", pattern, access)?;
+            deriver.allow(place, "GL", pattern, access)?;
         }
     }
     Ok(())

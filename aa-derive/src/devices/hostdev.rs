@@ -142,7 +142,12 @@ fn vfio(deriver: &mut Deriver<'_>, place: &Element<'_>, sysfs: &str, what: &str)
 fn iommufd(deriver: &mut Deriver<'_>, place: &Element<'_>, address: &Element<'_>) -> Result<(), Error> {
     let name = pci_address(address)?;
     deriver.allow(place, "IOMMU", "/dev/iommu", Access::RW)?;
-    for node in deriver.host.entries(&format!("/sys/bus/pci/devices/{name}/vfio-dev")) {
+    let nodes = deriver.host.entries(&format!("/sys/bus/pci/devices/{name}/vfio-dev"));
+    if nodes.is_empty() {
+        let text = format!("PCI device {name} is not given to VFIO yet: no rule is made for its own node");
+        deriver.note(NoteKind::MissingDevice, place, text);
+    }
+    for node in nodes {
         deriver.allow(place, "VFIO device", &format!("/dev/vfio/devices/{node}"), Access::RW)?;
     }
     Ok(())
@@ -230,7 +235,7 @@ fn pci_address(address: &Element<'_>) -> Result<String, Error> {
 mod tests {
     use std::path::Path;
 
-    use crate::testing::{device_notes, device_rules, link, refusal, rules, same, write};
+    use crate::testing::{device_notes, device_rules, link, notes, refusal, rules, same, write};
 
     fn on(root: &Path, device: &str) -> Vec<(String, String)> {
         rules("kvm", &format!("<devices>{device}</devices>"), root)
@@ -269,11 +274,6 @@ mod tests {
         same(&usb("<address bus='1' device='06'/>"), &[("/dev/bus/usb/001/006", "rw")]);
     }
 
-    #[test]
-    fn usb_bus_zero_and_nonsense_are_no_crash_and_no_rule() {
-        for source in
-            ["<address bus='0' device='0'/>", "<address bus='x' device='-1'/>", "<vendor id='zzz'/>", ""]
-        {
     /// Each looked through all of them in sysfs: together they took minutes.
     #[test]
     fn very_many_usb_devices_are_looked_for_once() {
@@ -290,6 +290,11 @@ mod tests {
         same(&on(root.path(), &devices), &[("/dev/bus/usb/001/100", "rw")]);
     }
 
+    #[test]
+    fn usb_bus_zero_and_nonsense_are_no_crash_and_no_rule() {
+        for source in
+            ["<address bus='0' device='0'/>", "<address bus='x' device='-1'/>", "<vendor id='zzz'/>", ""]
+        {
             let device = format!("<hostdev mode='subsystem' type='usb'><source>{source}</source></hostdev>");
             assert!(device_rules(&device).is_empty(), "{source}");
             assert_eq!(device_notes(&device).len(), 1, "{source}");
@@ -340,6 +345,12 @@ mod tests {
         let rules = on(root.path(), &device);
         assert!(rules.contains(&("/dev/vfio/devices/vfio3".to_owned(), "rw".to_owned())));
         assert!(rules.contains(&("/dev/iommu".to_owned(), "rw".to_owned())));
+        let noted = |root: &Path| {
+            let notes = notes(&format!("<devices>{device}</devices>"), root);
+            notes.iter().filter(|kind| **kind == aa_contract::NoteKind::MissingDevice).count()
+        };
+        let absent = tempfile::tempdir().unwrap();
+        assert_eq!((noted(root.path()), noted(absent.path())), (1, 2), "the group, and the node");
     }
 
     #[test]

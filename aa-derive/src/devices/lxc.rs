@@ -34,7 +34,13 @@ fn filesystem(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Err
         Some("file") => source.attr("file"),
         Some("block") => source.attr("dev"),
         None | Some("mount" | "bind") => return directory(deriver, device, &source),
-        _ => return Ok(()),
+        // Memory, and a directory of a template that the controller knows.
+        Some("ram" | "template") => return Ok(()),
+        Some(other) => {
+            let text = format!("file system of type {other} of a container: no rule is made for it");
+            deriver.note(NoteKind::NotCovered, device, text);
+            return Ok(());
+        }
     };
     match image {
         Some(path) => {
@@ -63,7 +69,14 @@ fn hostdev(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error>
     let node = match device.attr("type") {
         Some("storage") => source.child("block"),
         Some("misc") => source.child("char"),
-        _ => None,
+        // A network interface is moved, not opened.
+        Some("net") => None,
+        other => {
+            let kind = other.unwrap_or("(none)");
+            let text = format!("host device of type {kind} of a container: no rule is made for it");
+            deriver.note(NoteKind::NotCovered, device, text);
+            None
+        }
     };
     match node {
         Some(node) => deriver.grant(node, "container device", node.text().trim(), Access::RW).map(drop),
@@ -118,6 +131,27 @@ mod tests {
             ),
             &[],
         );
+    }
+
+    #[test]
+    fn what_is_not_covered_is_noted() {
+        let root = tempfile::tempdir().unwrap();
+        let notes = |device: &str| {
+            record("lxc", &format!("<devices>{device}</devices>"), root.path()).unwrap().notes().len()
+        };
+        for device in [
+            "<filesystem type='volume'><source pool='p' volume='v'/><target dir='/'/></filesystem>",
+            "<hostdev mode='subsystem' type='usb'><source><vendor id='1'/><product id='2'/></source></hostdev>",
+        ] {
+            assert_eq!(notes(device), 1, "{device}");
+            assert!(lxc(device).is_empty(), "{device}");
+        }
+        for device in [
+            "<filesystem type='ram'><source usage='1'/><target dir='/'/></filesystem>",
+            "<hostdev mode='capabilities' type='net'><source><interface>eth0</interface></source></hostdev>",
+        ] {
+            assert_eq!(notes(device), 0, "{device}");
+        }
     }
 
     #[test]

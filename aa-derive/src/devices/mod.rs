@@ -25,6 +25,7 @@ use crate::xml::Element;
 
 pub(crate) use chardev::{pipe as chardev_pipe, source as chardev_source};
 pub(crate) use disk::{TopSource, image as disk_image, source as disk_source};
+pub(crate) use graphics::{any_node, gl};
 
 /// Devices that reach no file of the host, by libvirt's `formatdomain`.
 const WITHOUT_FILES: [&str; 10] =
@@ -39,7 +40,6 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
     for device in devices.elements().filter(Element::is_plain) {
         one(deriver, &device)?;
     }
-    graphics::gl(deriver, &devices)?;
     Ok(())
 }
 

@@ -10,9 +10,11 @@ use crate::host::Host;
 use crate::xml::Element;
 
 pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
-    let source = device.child("source");
+    // Of a running guest's card on a network, libvirtd's status XML says by what it was connected.
+    let connection = device.child("actual").filter(|actual| actual.attr("type").is_some()).unwrap_or(*device);
+    let source = connection.child("source");
     let named = |name| source.and_then(|source| Some((source, source.attr(name)?)));
-    match device.attr("type") {
+    match connection.attr("type") {
         Some(
             "network" | "bridge" | "ethernet" | "server" | "client" | "mcast" | "udp" | "internal" | "null"
             | "vds",
@@ -33,7 +35,7 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
                 deriver.grant(source, "vDPA device", path, Access::RW)?;
             }
         }
-        Some("hostdev") => hostdev::interface(deriver, device)?,
+        Some("hostdev") => hostdev::interface(deriver, &connection)?,
         other => {
             deriver.note(
                 NoteKind::UnknownElement,
@@ -45,7 +47,7 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
             );
         }
     }
-    if is_tap(device) {
+    if is_tap(&connection) {
         tap(deriver, device)?;
     }
     Ok(())
@@ -89,7 +91,9 @@ fn tap(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
 
 /// A macvtap's node is `/dev/tapN`, N being the number of the link that libvirtd has made.
 fn macvtap(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
-    let Some(link) = device.child("target").and_then(|target| target.attr("dev")) else { return Ok(()) };
+    // A link of that name is another guest's where this one does not run.
+    let target = device.child("target").filter(|_| deriver.domain.id.is_some());
+    let Some(link) = target.and_then(|target| target.attr("dev")) else { return Ok(()) };
     if link.is_empty() || link.contains('/') || matches!(link, "." | "..") {
         return Ok(());
     }
@@ -134,7 +138,7 @@ fn user(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{device_notes, device_rules, record, refusal, rules, same, write};
+    use crate::testing::{device_notes, device_rules, link, record, refusal, rules, same, stopped, write};
 
     const VHOST: (&str, &str) = ("/dev/vhost-net", "rw");
 
@@ -186,9 +190,45 @@ mod tests {
         write(root.path(), "/sys/class/net/macvtap0/ifindex", "42\n");
         let card = "<devices><interface type='direct'><source dev='eth0' mode='vepa'/><target dev='macvtap0'/><model type='e1000'/></interface></devices>";
         same(&rules("kvm", card, root.path()), &[("/dev/tap42", "rw")]);
+        let network = card.replace("direct", "network").replace(
+            "<source dev='eth0' mode='vepa'/>",
+            "<source network='n'/><actual type='direct'><source dev='eth0' mode='vepa'/></actual>",
+        );
+        same(&rules("kvm", &network, root.path()), &[("/dev/tap42", "rw")]);
         let lost = card.replace("macvtap0", "../../x");
         assert!(record("kvm", &lost, root.path()).is_ok());
         same(&rules("kvm", &lost, root.path()), &[]);
+    }
+
+    #[test]
+    fn a_macvtap_of_a_guest_that_does_not_run_is_another_ones() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "/sys/class/net/macvtap0/ifindex", "42\n");
+        let card = "<devices><interface type='direct'><source dev='eth0'/><target dev='macvtap0'/></interface></devices>";
+        let stopped = stopped("kvm", card, root.path()).unwrap();
+        let text = serde_json::to_string(&stopped).unwrap();
+        assert!(text.contains("/dev/vhost-net") && !text.contains("/dev/tap42"), "{text}");
+    }
+
+    #[test]
+    fn what_a_network_led_to_is_what_the_status_says() {
+        let root = tempfile::tempdir().unwrap();
+        link(
+            root.path(),
+            "/sys/bus/pci/devices/0000:06:12.5/iommu_group",
+            "../../../../kernel/iommu_groups/13",
+        );
+        write(root.path(), "/sys/kernel/iommu_groups/13/type", "DMA\n");
+        let card = |actual: &str| {
+            let card = "<interface type='network'><source network='n'/>";
+            format!("<devices>{card}{actual}<model type='virtio'/></interface></devices>")
+        };
+        let handed = "<actual type='hostdev' managed='yes'><source><address type='pci' domain='0' bus='6' slot='0x12' function='5'/></source></actual>";
+        same(&rules("kvm", &card(handed), root.path()), &[("/dev/vfio/13", "rw"), ("/dev/vfio/vfio", "rw")]);
+        let bridge = "<actual type='bridge'><source bridge='br0'/></actual>";
+        for actual in ["", bridge, "<actual/>"] {
+            same(&rules("kvm", &card(actual), root.path()), &[VHOST]);
+        }
     }
 
     #[test]

@@ -81,7 +81,9 @@ fn device(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
             node(context, Feature::Gl, "/dev/udmabuf")?;
         }
         if driver.contains("-gl") {
-            context.deriver.uses(Feature::Gl);
+            // Its display says which node.
+            let at = context.at;
+            crate::devices::gl(context.deriver, &at)?;
         }
     }
     context.left(&options, &[]);

@@ -11,6 +11,7 @@ mod object;
 use aa_contract::{Access, Feature, NoteKind, VirtType};
 
 use crate::deriver::Deriver;
+use crate::devices;
 use crate::error::Error;
 use crate::host::{Host, Kind};
 use crate::xml::Element;
@@ -269,6 +270,13 @@ fn one<'d>(
     if let Some((_, implied, keys)) = LISTS.iter().find(|(known, ..)| *known == option) {
         let Some(mut options) = context.options(text, implied) else { return Ok(()) };
         features(context, &options);
+        if renders(&options) {
+            let at = context.at;
+            devices::gl(context.deriver, &at)?;
+            if options.get("rendernode").is_none() {
+                devices::any_node(context.deriver, &at)?;
+            }
+        }
         if option == "spice" && options.is_on("unix") {
             context.take(&mut options, "addr", BOTH)?;
         }
@@ -361,10 +369,11 @@ fn features(context: &mut Context<'_, '_, '_>, options: &Options) {
     if let Some(feature) = feature {
         context.deriver.uses(feature);
     }
-    let gl = matches!(options.get("gl"), Some("on" | "es" | "core"));
-    if gl || options.get("type") == Some("egl-headless") {
-        context.deriver.uses(Feature::Gl);
-    }
+}
+
+/// Whether a display renders by GL.
+fn renders(options: &Options) -> bool {
+    matches!(options.get("gl"), Some("on" | "es" | "core")) || options.get("type") == Some("egl-headless")
 }
 
 /// `<qemu:override>` sets properties of devices; those with a path are named.

@@ -14,7 +14,10 @@ fn host() -> tempfile::TempDir {
     {
         fs::create_dir_all(root.path().join(dir)).unwrap();
     }
-    fs::write(root.path().join("srv/a.img"), "").unwrap();
+    fs::create_dir_all(root.path().join("dev/dri")).unwrap();
+    for file in ["srv/a.img", "dev/dri/renderD128", "dev/dri/renderD129"] {
+        fs::write(root.path().join(file), "").unwrap();
+    }
     symlink(
         "../../../../kernel/iommu_groups/7",
         root.path().join("sys/bus/pci/devices/0000:01:00.0/iommu_group"),
@@ -381,7 +384,6 @@ fn displays_sound_and_logs() {
     check(&["-vnc", ":1"], &[], &[]);
     check(&["-spice", "unix=on,addr=/srv/s"], &["/srv/s rw"], &[]);
     check(&["-spice", "port=1,addr=127.0.0.1,x509-key-file=/srv/k"], &["/srv/k r"], &[]);
-    check(&["-display", "egl-headless,rendernode=/dev/dri/renderD128"], &["/dev/dri/renderD128 rw"], &[]);
     check(&["-display", "dbus,addr=unix:path=/run/x"], &["/run/x rw"], &[]);
     check(&["-audiodev", "wav,id=a,path=/srv/a.wav"], &["/srv/a.wav w"], &[]);
     check(&["-audiodev", "pa,id=a,server=unix:/run/pulse"], &["/run/pulse rw"], &[]);
@@ -401,6 +403,27 @@ fn displays_sound_and_logs() {
     ] {
         refused(&[option, value]);
     }
+}
+
+#[test]
+fn what_renders_by_gl_has_the_libraries_and_a_node() {
+    let has = |args: &[&str], path: &str| rules(args).iter().any(|rule| rule == path);
+    for args in [
+        ["-display", "egl-headless"],
+        ["-display", "gtk,gl=on"],
+        ["-spice", "gl=on"],
+        ["-device", "virtio-vga-gl"],
+    ] {
+        assert!(has(&args, "/dev/dri/ r"), "{args:?}");
+        // A device renders on the node of its display.
+        assert_eq!(has(&args, "/dev/dri/renderD128 rw"), args[0] != "-device", "{args:?}");
+    }
+    let named = ["-display", "egl-headless,rendernode=/dev/dri/renderD129"];
+    assert!(has(&named, "/dev/dri/renderD129 rw") && !has(&named, "/dev/dri/renderD128 rw"));
+    for args in [["-display", "gtk"], ["-display", "gtk,gl=off"], ["-device", "virtio-vga"]] {
+        assert_eq!(rules(&args), [""; 0], "{args:?}");
+    }
+    refused(&["-display", "egl-headless,rendernode=/etc/shadow"]);
 }
 
 #[test]
