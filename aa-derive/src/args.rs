@@ -40,8 +40,8 @@ pub struct Args {
     /// Deny writing to what is only read, as libvirt's helper does (a block commit into it then fails)
     #[arg(long)]
     pub deny_readonly: bool,
-    /// Fail where the kernel cannot keep this program from writing, executing and the network (Landlock, Linux 6.12
-    /// for all of it), instead of going on with what it can deny
+    /// Fail where the kernel cannot keep this program from writing, executing and TCP (Landlock, Linux 6.12 for
+    /// all of it), instead of going on with what it can deny
     #[arg(long)]
     pub require_sandbox: bool,
     /// Write each record over several lines, for reading

@@ -1,7 +1,8 @@
 //! The guest itself: name, UUID, id, type, architecture.
 
-use aa_contract::{Domain, DomainName, LiteralPath, Uuid, VirtType};
+use aa_contract::{Domain, DomainName, LiteralPath, NoteKind, Uuid, VirtType};
 
+use crate::deriver::Deriver;
 use crate::error::{Error, Refusal};
 use crate::xml::{Document, Element};
 
@@ -60,6 +61,59 @@ pub(crate) fn read(root: &Element<'_>) -> Result<Domain, Error> {
     })
 }
 
+/// What a domain's XML has below its root (libvirt: `formatdomain`), in the order of that document.
+const CHILDREN: [&str; 40] = [
+    "name",
+    "uuid",
+    "hwuuid",
+    "genid",
+    "title",
+    "description",
+    "metadata",
+    "os",
+    "bootloader",
+    "bootloader_args",
+    "sysinfo",
+    "vcpu",
+    "vcpus",
+    "iothreads",
+    "iothreadids",
+    "defaultiothread",
+    "cputune",
+    "memory",
+    "maxMemory",
+    "currentMemory",
+    "memoryBacking",
+    "memtune",
+    "numatune",
+    "blkiotune",
+    "throttlegroups",
+    "resource",
+    "cpu",
+    "on_poweroff",
+    "on_reboot",
+    "on_crash",
+    "on_lockfailure",
+    "pm",
+    "features",
+    "clock",
+    "perf",
+    "devices",
+    "seclabel",
+    "keywrap",
+    "launchSecurity",
+    "idmap",
+];
+
+/// Names what is not known below the root: a file in it gets no rule.
+pub(crate) fn note_unknown(deriver: &mut Deriver<'_>, root: &Element<'_>) {
+    for element in root.elements().filter(|element| element.is_plain() && !CHILDREN.contains(&element.name()))
+    {
+        let text = format!("<{}> is not known here: no rule is made for it", element.name());
+        deriver.note(NoteKind::UnknownElement, &element, text);
+    }
+}
+
 /// The path without empty and `.` components, as the kernel walks it.
 fn normal(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
@@ -75,6 +129,16 @@ pub(crate) fn refuse(at: &Element<'_>, kind: Refusal) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::notes;
+
+    #[test]
+    fn what_is_not_known_below_the_root_is_noted() {
+        let root = tempfile::tempdir().unwrap();
+        let notes = |inner: &str| notes(inner, root.path());
+        assert_eq!(notes("<flubber file='/srv/x'/>"), [NoteKind::UnknownElement]);
+        assert!(notes("<memory>1</memory><metadata><x:a xmlns:x='urn:x'/></metadata>").is_empty());
+        assert!(notes("<x:a xmlns:x='urn:x' file='/srv/x'/>").is_empty());
+    }
 
     #[test]
     fn a_path_is_made_normal_and_no_other() {

@@ -121,6 +121,7 @@ pub fn derive(xml: &[u8], options: &Options, host: &Files) -> Result<Derived, Er
     let root = domain::find(&document)?;
     let guest = domain::read(&root)?;
     let mut deriver = deriver::Deriver::new(guest, options, host);
+    domain::note_unknown(&mut deriver, &root);
     base::derive(&mut deriver, &root)?;
     boot::derive(&mut deriver, &root)?;
     memory_backing::derive(&mut deriver, &root)?;

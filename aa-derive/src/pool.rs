@@ -18,6 +18,7 @@ use thiserror::Error;
 use walkdir::WalkDir;
 
 use crate::host::{Host, Kind};
+use crate::sysfs;
 use crate::xml::{Document, Element, MAX_BYTES, Pos, XmlErrorKind};
 
 /// The pools that are known, by name.
@@ -496,17 +497,8 @@ fn adapter(pool: &Element<'_>) -> Adapter {
 
 /// A PCI address as sysfs writes it: `0000:00:1f.2`.
 fn pci_address(address: &Element<'_>) -> Option<String> {
-    let part = |name| {
-        let text = address.attr(name).unwrap_or("0");
-        u32::from_str_radix(text.trim_start_matches("0x"), 16).ok()
-    };
-    Some(format!(
-        "{:04x}:{:02x}:{:02x}.{:x}",
-        part("domain")?,
-        part("bus")?,
-        part("slot")?,
-        part("function")?
-    ))
+    let part = |name| address.attr(name).map_or(Some(0), sysfs::number);
+    Some(sysfs::pci_name(part("domain")?, part("bus")?, part("slot")?, part("function")?))
 }
 
 fn fail(file: &Path, pos: Option<Pos>, kind: PoolErrorKind) -> PoolError {

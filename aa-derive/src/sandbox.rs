@@ -1,4 +1,4 @@
-//! This program's own cage: once in it, no input can make the process write, execute or use the network.
+//! This program's own cage: once in it, no input can make the process write, execute or use TCP.
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, RestrictionStatus, Ruleset,

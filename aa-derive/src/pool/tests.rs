@@ -166,6 +166,10 @@ fn scsi_units_by_sysfs() {
         )
     };
     assert_eq!(resolve(&parent("1"), "unit:0:0:0"), ok("Block /dev/sdr"));
+    // Numbers are as in a domain: of three bases.
+    let decimal = parent("1").replace("0x1f", "31").replace("0x00", "00");
+    assert_eq!(resolve(&decimal, "unit:0:0:0"), ok("Block /dev/sdr"));
+    assert!(resolve(&parent("1").replace("0x1f", "1f"), "unit:0:0:0").is_err());
     assert!(resolve(&parent("2"), "unit:0:0:0").is_err());
     assert!(resolve(&parent("3"), "unit:0:0:0").is_err());
     assert!(resolve("<adapter name='host5'/>", "unit:0:1:3").is_err());
