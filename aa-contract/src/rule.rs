@@ -165,6 +165,13 @@ impl RuleSet {
         }
     }
 
+    /// Whether a rule for just this target allows writing.
+    pub fn writes(&self, target: &Target) -> bool {
+        let allows = |owner| [false, true].map(|audit| (target.clone(), false, owner, audit));
+        let mut keys = [false, true].into_iter().flat_map(allows);
+        keys.any(|key| self.0.get(&key).is_some_and(|(access, _)| access.writes()))
+    }
+
     /// The rules in order.
     pub fn into_rules(self) -> Vec<Rule> {
         self.0

@@ -186,6 +186,11 @@ impl<'a> Deriver<'a> {
         })
     }
 
+    /// Whether a rule of its own lets the guest write the file, as far as the rules go by now.
+    pub(crate) fn is_written(&self, path: &str) -> bool {
+        LiteralPath::new(path).is_ok_and(|path| self.rules.writes(&Target::Path(path)))
+    }
+
     /// Whether a program may be the domain's emulator.
     pub(crate) fn is_emulator(&self, path: &str, resolved: &str) -> bool {
         self.options.policy.is_emulator(path, resolved, self.owner())

@@ -131,6 +131,7 @@ pub fn derive(xml: &[u8], options: &Options, host: &Files) -> Result<Derived, Er
     for addition in &options.add {
         deriver.add(addition).map_err(|kind| Error { pos: None, kind })?;
     }
+    devices::emulator(&mut deriver, &root)?;
     if options.strict
         && let Some((pos, note)) = deriver.notes().iter().find(|(_, note)| is_strict(note))
     {

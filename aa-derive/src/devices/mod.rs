@@ -33,9 +33,6 @@ const WITHOUT_FILES: [&str; 10] =
 
 pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<(), Error> {
     let Some(devices) = root.child("devices") else { return Ok(()) };
-    if deriver.domain.virt_type != VirtType::Lxc {
-        emulator(deriver, &devices)?;
-    }
     // What is in a namespace is another program's.
     for device in devices.elements().filter(Element::is_plain) {
         one(deriver, &device)?;
@@ -92,17 +89,21 @@ fn one(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
 }
 
 /// The hypervisor's own program file: the first that is named, as for libvirt. What is no emulator must not become
-/// executable for the guest, and what a device may write least of all; libvirt starts what it starts.
-fn emulator(deriver: &mut Deriver<'_>, devices: &Element<'_>) -> Result<(), Error> {
-    let (Some(element), Some(path)) = (devices.child("emulator"), deriver.domain.emulator.clone()) else {
+/// executable for the guest, nor what it may write, so this comes behind all else; libvirt starts what it starts.
+pub(crate) fn emulator(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<(), Error> {
+    let element = root.at(&["devices", "emulator"]).filter(|_| deriver.domain.virt_type != VirtType::Lxc);
+    let (Some(element), Some(path)) = (element, deriver.domain.emulator.clone()) else {
         return Ok(());
     };
     let resolved = deriver.resolve(element.into(), "emulator", path.as_str())?.path;
-    if deriver.is_emulator(path.as_str(), &resolved) {
+    let reason = if !deriver.is_emulator(path.as_str(), &resolved) {
+        "no run line of the path policy knows it"
+    } else if deriver.is_written(&resolved) {
+        "the guest may write it"
+    } else {
         return deriver.allow(element, "emulator", &resolved, Access::RMIX);
-    }
-    let note = format!("emulator \"{path}\" gets no rule: no run line of the path policy knows it");
-    deriver.note(NoteKind::LeftOut, &element, note);
+    };
+    deriver.note(NoteKind::LeftOut, &element, format!("emulator \"{path}\" gets no rule: {reason}"));
     Ok(())
 }
 
@@ -117,7 +118,8 @@ mod tests {
         let two =
             "<emulator>/usr/bin/qemu-system-x86_64</emulator><emulator>/usr/bin/qemu-system-arm</emulator>";
         same(&device_rules(two), &[("/usr/bin/qemu-system-x86_64", "rmix")]);
-        for unknown in ["/usr/bin/bash", "/opt/qemu/bin/qemu-system-x86_64", "/etc/shadow"] {
+        same(&device_rules("<emulator>/opt/qemu/bin/qemu-x</emulator>"), &[("/opt/qemu/bin/qemu-x", "rmix")]);
+        for unknown in ["/usr/bin/bash", "/etc/shadow"] {
             let emulator = format!("<emulator>{unknown}</emulator>");
             assert!(device_rules(&emulator).is_empty(), "{unknown}");
             assert_eq!(device_notes(&emulator), [NoteKind::LeftOut], "{unknown}");
