@@ -239,6 +239,11 @@ case_spice() {
 case_dbus_display() {
     guest dbus dbus "<graphics type='dbus' p2p='yes'/>"
     starts dbus -display dbus,p2p=yes -device virtio-gpu-pci
+    # It has no graphics by the host's hardware.
+    modprobe vgem
+    wait_for test -e /dev/dri/renderD128
+    node /dev/dri/*
+    lacks /dev/dri/renderD128 '[rw]' dbus -display dbus,p2p=yes,gl=on,rendernode=/dev/dri/renderD128 -device virtio-gpu-pci
 }
 
 case_pseudo_terminal() {
@@ -272,6 +277,14 @@ case_firmware() {
     starts firmware -M q35,pflash0=code,pflash1=vars \
         -blockdev '{"driver":"file","filename":"/usr/share/OVMF/OVMF_CODE_4M.fd","node-name":"code","read-only":true}' \
         -blockdev "{\"driver\":\"file\",\"filename\":\"$DIR/VARS.fd\",\"node-name\":\"vars\"}"
+    lacks $DIR/VARS.fd r plain -blockdev "{\"driver\":\"file\",\"filename\":\"$DIR/VARS.fd\",\"node-name\":\"vars\"}"
+    # The firmware is not to be written. It is root's here, so a copy of it stands in.
+    cp /usr/share/OVMF/OVMF_CODE_4M.fd $DIR/CODE.fd
+    node $DIR/CODE.fd
+    OS="<loader readonly='yes' type='pflash'>$DIR/CODE.fd</loader><nvram>$DIR/VARS.fd</nvram>" \
+        guest own-firmware 'disk firmware' ''
+    starts own-firmware -blockdev "{\"driver\":\"file\",\"filename\":\"$DIR/CODE.fd\",\"node-name\":\"code\",\"read-only\":true}"
+    lacks $DIR/CODE.fd w own-firmware -blockdev "{\"driver\":\"file\",\"filename\":\"$DIR/CODE.fd\",\"node-name\":\"code\"}"
 }
 
 case_huge_pages() {
@@ -302,6 +315,10 @@ case_virtiofs() {
         <source socket='$socket'/><target dir='shared'/></filesystem>"
     starts virtiofs -M q35,memory-backend=ram -object memory-backend-memfd,id=ram,size=64M,share=on \
         -chardev socket,id=c,path=$socket -device vhost-user-fs-pci,chardev=c,tag=shared
+    # The folder is the daemon's; QEMU has no business in it.
+    host_file $DIR/shared/file
+    lacks $DIR/shared/file r virtiofs \
+        -blockdev "{\"driver\":\"file\",\"node-name\":\"file\",\"filename\":\"$DIR/shared/file\"}"
 }
 
 case_smartcard() {
@@ -310,4 +327,5 @@ case_smartcard() {
     chmod a+r /etc/pki/nssdb/*
     guest card smartcard "<smartcard mode='host'/>"
     starts card -device qemu-xhci -device usb-ccid -device ccid-card-emulated,backend=nss-emulated
+    lacks /etc/pki/nssdb/cert9.db r plain -device qemu-xhci -device usb-ccid -device ccid-card-emulated,backend=nss-emulated
 }
