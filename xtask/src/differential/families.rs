@@ -181,7 +181,10 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         Some("normal-paths")
     } else if errors.contains(": own /") {
         Some("another-guests-socket")
-    } else if errors.contains(": refuse /run/libvirt") || errors.contains(": refuse /var/cache/") {
+    } else if ["/run/libvirt", "/var/cache/", "/var/lib/libvirt/", "/var/log/"]
+        .iter()
+        .any(|dir| errors.contains(&format!(": refuse {dir}")))
+    {
         Some("files-of-daemons")
     } else if errors.contains(": read /") {
         Some("shared-firmware")
