@@ -191,6 +191,11 @@ case_managed_save() {
     confined managed
     undisturbed "$mark"
     [ ! -e /var/lib/libvirt/qemu/save/managed.save ]
+    # As after restore, the next change of the guest ends the grant of the file that it came from.
+    change managed
+    host_file /var/lib/libvirt/qemu/save/managed.save
+    gone_from managed /var/lib/libvirt/qemu/save/managed.save
+    rm /var/lib/libvirt/qemu/save/managed.save
     virsh destroy managed
     wait_for profile_gone "$PROFILE"
 }
@@ -200,5 +205,7 @@ case_dump_of_memory() {
     virsh dump --memory-only dumped "$IMAGES/dumped.core"
     undisturbed "$mark"
     [ -s "$IMAGES/dumped.core" ]
+    change dumped
+    gone_from dumped "$IMAGES/dumped.core"
     virsh destroy dumped
 }

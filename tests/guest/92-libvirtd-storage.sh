@@ -1,5 +1,5 @@
 # What a guest of libvirtd's can be made of: it starts, and nothing is denied to it; what is not its own is.
-case_timeout=120
+case_timeout=240
 on_request=yes
 
 setup() {
@@ -105,5 +105,12 @@ case_a_tpm() {
     starts tpm
     trap - EXIT
     pgrep -x swtpm
+    # Another guest's emulator.
+    local theirs
+    theirs=/var/lib/libvirt/swtpm/$(new_uuid)/tpm2
+    mkdir -p "$theirs"
+    chmod 755 "${theirs%/*}" "$theirs"
+    host_file "$theirs/tpm2-00.permall"
+    denied_file tpm "$theirs/tpm2-00.permall"
     ends tpm
 }
