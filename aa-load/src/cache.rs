@@ -57,12 +57,11 @@ impl Cache {
     }
 
     fn lock_file(&self, name: &str) -> io::Result<File> {
+        // For reading only: the parser holds it too, and must not write there.
         let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
+            .read(true)
             .mode(0o600)
-            .custom_flags(NOFOLLOW)
+            .custom_flags(NOFOLLOW | nix::fcntl::OFlag::O_CREAT.bits())
             .open(self.directory.join(name))?;
         file.lock()?;
         Ok(file)

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aa_contract::{Exit, ProfileName, record::RecordError, text::Printable};
+use aa_contract::{Exit, Loaded, ProfileName, record::RecordError, text::Printable};
 use thiserror::Error;
 
 use crate::blob::BlobError;
@@ -66,6 +66,16 @@ pub enum Error {
     /// What the kernel reports is not what was loaded.
     #[error("the kernel does not hold what was loaded: {0}")]
     ReadBack(String),
+    /// The profile was loaded, but a child that it no longer has could not be taken out of the kernel.
+    #[error("loaded, but \"{}\", which it no longer has, stays in the kernel: {source}", Printable(.child))]
+    Stale {
+        /// What was done.
+        loaded: Loaded,
+        /// The child's name in full.
+        child: String,
+        /// Why it stays.
+        source: Box<Self>,
+    },
     /// The kernel holds the profile in a mode that no record can tell.
     #[error("in the kernel in mode \"{}\"", Printable(.0))]
     Mode(String),
@@ -169,6 +179,7 @@ impl Error {
             | Self::ReadBack(_)
             | Self::Mode(_)
             | Self::Unverified(_) => Exit::Refused,
+            Self::Stale { source, .. } => source.exit(),
             Self::Parser(error) => error.exit(),
             Self::NoAppArmor(_) | Self::Privilege(_) | Self::Host { .. } => Exit::Host,
         }
@@ -184,6 +195,10 @@ impl Error {
         match self {
             Self::Privilege(error) => Self::Privilege(same(error)),
             Self::Host { path, source } => Self::Host { path: path.clone(), source: same(source) },
+            Self::Parser(ParserError::Exists) => Self::Parser(ParserError::Exists),
+            Self::Parser(ParserError::Kernel { meaning, message }) => {
+                Self::Parser(ParserError::Kernel { meaning, message: message.clone() })
+            }
             other => Self::ReadBack(other.to_string()),
         }
     }

@@ -10,6 +10,7 @@ use aa_contract::{Mode, ProfileName};
 
 use crate::blob::{Compiled, Hash};
 use crate::error::Error;
+use crate::parser;
 
 /// A loaded profile as `policy/profiles/*` tells it, readable by everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,7 +198,7 @@ impl Kernel {
     /// The kernel does not notice two profiles of one name in a set; the caller must.
     ///
     /// # Errors
-    /// [`Error::Privilege`], [`Error::Host`].
+    /// [`Error::Parser`]: the kernel refused it, as it does through the parser; [`Error::Privilege`], [`Error::Host`].
     pub fn replace_set(&self, blob: &[u8]) -> Result<(), Error> {
         self.write(".replace", blob)
     }
@@ -213,7 +214,11 @@ impl Kernel {
             Err(error) if error.kind() == io::ErrorKind::NotFound && file == ".remove" && path.exists() => {
                 Err(Error::NotLoaded)
             }
-            Err(source) => Err(Error::Host { path, source }),
+            Err(source) => {
+                let refused = source.raw_os_error().filter(|_| file != ".remove");
+                let refused = refused.and_then(|errno| parser::refusal(errno, source.to_string()));
+                Err(refused.map_or(Error::Host { path, source }, Error::Parser))
+            }
         }
     }
 }
@@ -261,6 +266,7 @@ fn read_entry(dir: &Path) -> io::Result<Option<Entry>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use aa_contract::Exit;
 
     pub(crate) const NAME: &str = "libvirt-a22e3930-d87a-584e-22b2-1d8950212bac";
 
@@ -339,6 +345,18 @@ pub(crate) mod tests {
         assert_eq!(fs::read_to_string(kernel.root.join(".remove")).unwrap(), NAME);
         kernel.replace_set(b"abc").unwrap();
         assert_eq!(fs::read(kernel.root.join(".replace")).unwrap(), b"abc");
+        // Files that refuse what is written: one as policy, the other as a disk does that is full.
+        let write = |file: &str, target: &str| {
+            fs::remove_file(kernel.root.join(file)).unwrap();
+            std::os::unix::fs::symlink(target, kernel.root.join(file)).unwrap();
+            if file == ".remove" { kernel.remove(NAME) } else { kernel.replace_set(b"abc") }.unwrap_err()
+        };
+        let error = write(".replace", "/proc/self/oom_score_adj");
+        assert!(error.to_string().contains("the kernel refused it: EINVAL"), "{error}");
+        assert_eq!((error.exit(), error.again().to_string()), (Exit::Refused, error.to_string()));
+        let error = write(".replace", "/dev/full");
+        assert_eq!((error.exit(), error.again().to_string()), (Exit::Host, error.to_string()));
+        assert_eq!(write(".remove", "/proc/self/oom_score_adj").exit(), Exit::Host);
         fs::remove_file(kernel.root.join(".remove")).unwrap();
         assert!(matches!(kernel.remove(NAME), Err(Error::Host { .. })));
         assert!(matches!(Kernel::open(&root.path().join("none")), Err(Error::NoAppArmor(_))));

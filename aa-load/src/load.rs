@@ -205,7 +205,7 @@ impl Loader {
     }
 
     fn load(&self, action: parser::Action, profile: &Profile) -> Result<Loaded, Error> {
-        let _locks = self.lock([profile.name])?;
+        let locks = self.lock([profile.name])?;
         let before = self.kernel.find_again(profile.name)?;
         if action == parser::Action::Add && before.is_some() {
             return Err(Error::Exists);
@@ -219,11 +219,11 @@ impl Loader {
         if self.options.dry_run {
             return Ok(Loaded::new(profile.name, done, None));
         }
-        self.parser.load(action, policy.clone())?;
-        self.read_back(profile.name, done, &compiled)
+        let written = self.parser.load(action, policy.clone(), locks.first()).map_err(Error::from);
+        self.outcome(profile.name, done, &compiled, written)
     }
 
-    /// Loads a whole set in one write, all or nothing.
+    /// Loads a whole set in one write, which the kernel takes all of or nothing.
     ///
     /// # Errors
     /// The locks cannot be had. Each profile that cannot be compiled has its own error in the list, and the others
@@ -250,7 +250,7 @@ impl Loader {
             .collect();
         let written =
             if set.is_empty() || self.options.dry_run { Ok(()) } else { self.kernel.replace_set(&set) };
-        let mut refused = written.err();
+        let refused = written.err();
         let results = results
             .into_iter()
             .map(|ready| {
@@ -262,14 +262,12 @@ impl Loader {
                         before.map(|held| held.entry.record_mode()).transpose()?,
                     ));
                 }
-                if let Some(error) = &mut refused {
-                    return Err(error.again());
-                }
                 let done = if before.is_some() { Action::Replaced } else { Action::Added };
                 if self.options.dry_run {
                     return Ok(Loaded::new(name, done, None));
                 }
-                self.read_back(name, done, &blob::parse(&policy)?)
+                let written = refused.as_ref().map_or(Ok(()), |error| Err(error.again()));
+                self.outcome(name, done, &blob::parse(&policy)?, written)
             })
             .collect();
         Ok(results)
@@ -281,6 +279,25 @@ impl Loader {
         let compiled = blob::parse(&policy)?;
         let unchanged = before.as_ref().is_some_and(|held| held.is(&compiled));
         Ok(Ready { name: profile.name, policy, before, unchanged })
+    }
+
+    /// What a load came to. Whatever the parser says, the kernel's word counts: one that failed after it had loaded
+    /// everything, or was ended then, has loaded it.
+    fn outcome(
+        &self,
+        name: ProfileName,
+        done: Action,
+        compiled: &[blob::Compiled<'_>],
+        written: Result<(), Error>,
+    ) -> Result<Loaded, Error> {
+        if let Err(error) = written {
+            let held = self.kernel.find_again(name).ok().flatten();
+            let is_there = held.is_some_and(|held| held.difference(compiled).is_none());
+            if !is_there || matches!(error, Error::Parser(ParserError::Exists)) {
+                return Err(error);
+            }
+        }
+        self.read_back(name, done, compiled)
     }
 
     /// What the kernel holds after a load, which must be what was loaded.
@@ -298,12 +315,15 @@ impl Loader {
         {
             return Err(Error::ReadBack(difference));
         }
+        let loaded = Loaded::new(name, done, Some(held.entry.record_mode()?));
         for child in &held.children {
-            if !compiled.iter().any(|profile| profile.name == child.name) {
-                self.remove_stale(&child.name)?;
+            if !compiled.iter().any(|profile| profile.name == child.name)
+                && let Err(source) = self.remove_stale(&child.name)
+            {
+                return Err(Error::Stale { loaded, child: child.name.clone(), source: Box::new(source) });
             }
         }
-        Ok(Loaded::new(name, done, Some(held.entry.record_mode()?)))
+        Ok(loaded)
     }
 
     /// Removes a child that the profile no longer has. The kernel keeps it otherwise, for anything to change into.

@@ -5,11 +5,12 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use aa_contract::text::Printable;
@@ -220,17 +221,29 @@ impl Parser {
         Ok(output.stdout)
     }
 
-    /// Loads compiled policy.
+    /// Loads compiled policy. The parser holds `lock` until it ends: if this process is killed before it, nobody else
+    /// loads what it would then replace. It has the lock as its standard output, where it writes nothing; any other
+    /// way to hand over a file would hand it to what other threads start, too.
     ///
     /// # Errors
     /// [`ParserError`]: the kernel refused it, or the parser failed.
-    pub fn load(&self, action: Action, blob: Vec<u8>) -> Result<(), ParserError> {
-        let mut args: Vec<OsString> =
-            vec!["--config-file".into(), "/dev/null".into(), action.option().into(), "-B".into()];
+    pub fn load(&self, action: Action, blob: Vec<u8>, lock: Option<&File>) -> Result<(), ParserError> {
+        // Without -j0 it does the work in another process, which would outlive it.
+        let mut args: Vec<OsString> = vec![
+            "--config-file".into(),
+            "/dev/null".into(),
+            action.option().into(),
+            "-B".into(),
+            "-j0".into(),
+        ];
         if let Some(directory) = &self.interface {
             args.extend(["--subdomainfs".into(), directory.into()]);
         }
-        let output = self.run(&args, blob, Limits { time: self.time, memory: None, stdout: 64 << 10 })?;
+        let start = |source| ParserError::Start { path: self.path.clone(), source };
+        let lock = lock.map(File::try_clone).transpose().map_err(start)?;
+        let stdout = lock.map_or_else(Stdio::piped, Stdio::from);
+        let limits = Limits { time: self.time, memory: None, stdout: 64 << 10 };
+        let output = self.run_into(stdout, &args, blob, limits)?;
         if output.status.success() {
             return Ok(());
         }
@@ -250,7 +263,7 @@ impl Parser {
         }
         // A release that nobody knows loads as well without them.
         let flags = self.version().map_or(&[] as &[&str], Self::flags);
-        Self::loaded(&self.run_optimised(flags, &args, file, &[], 64 << 10)?)
+        Self::done(Input::Text, &self.run_optimised(flags, &args, file, &[], 64 << 10)?)
     }
 
     /// Removes a profile by name, children with it: an empty profile of that name is what the parser reads,
@@ -263,19 +276,12 @@ impl Parser {
         if let Some(directory) = &self.interface {
             args.extend(["--subdomainfs".into(), directory.into()]);
         }
-        self.text(&args, format!("profile {name} {{}}\n").into_bytes())
+        let limits = Limits { time: self.time, memory: None, stdout: 64 << 10 };
+        Self::done(Input::Removal, &self.run(&args, format!("profile {name} {{}}\n").into_bytes(), limits)?)
     }
 
-    fn text(&self, args: &[OsString], stdin: Vec<u8>) -> Result<(), ParserError> {
-        Self::loaded(&self.run(args, stdin, Limits { time: self.time, memory: None, stdout: 64 << 10 })?)
-    }
-
-    fn loaded(output: &Output) -> Result<(), ParserError> {
-        if output.status.success() {
-            Ok(())
-        } else {
-            Err(failure(Input::Text, output.status, &output.stderr))
-        }
+    fn done(input: Input, output: &Output) -> Result<(), ParserError> {
+        if output.status.success() { Ok(()) } else { Err(failure(input, output.status, &output.stderr)) }
     }
 
     /// A run on a file with flags that save time, and on some rules take all time and memory there is: then, which is
@@ -305,7 +311,17 @@ impl Parser {
     }
 
     fn run(&self, args: &[OsString], stdin: Vec<u8>, limits: Limits) -> Result<Output, ParserError> {
-        run(&self.path, args, stdin, limits).map_err(|failure| match failure {
+        self.run_into(Stdio::piped(), args, stdin, limits)
+    }
+
+    fn run_into(
+        &self,
+        stdout: Stdio,
+        args: &[OsString],
+        stdin: Vec<u8>,
+        limits: Limits,
+    ) -> Result<Output, ParserError> {
+        run(&self.path, args, stdin, stdout, limits).map_err(|failure| match failure {
             Failure::Start(source) if source.kind() == io::ErrorKind::NotFound => {
                 ParserError::NotFound(Printable(&self.path.to_string_lossy()).to_string())
             }
@@ -322,16 +338,21 @@ impl Parser {
 pub enum Input {
     /// The text of profiles, or no policy at all.
     Text,
+    /// The text of profiles to be removed.
+    Removal,
     /// Compiled policy.
     Blob,
 }
 
 /// The sense of a run that failed, by its status and by what it wrote to standard error.
 pub fn failure(input: Input, status: ExitStatus, stderr: &[u8]) -> ParserError {
+    // ENOENT: what is missing is the profile here, and the file that policy is written to in a load.
+    const NO_PROFILE: i32 = 256 - 2;
     let message = message(stderr);
     match (input, status.code()) {
         (Input::Blob, Some(code)) => load_failure(code, message),
-        (Input::Blob, None) | (Input::Text, _) => text_failure(status, message),
+        (Input::Removal, Some(NO_PROFILE)) => ParserError::NotLoaded,
+        (Input::Blob, None) | (Input::Text | Input::Removal, _) => text_failure(status, message),
     }
 }
 
@@ -368,7 +389,7 @@ fn host_failure(message: &str) -> Option<ParserError> {
 /// The kernel's error numbers, from `security/apparmor/apparmorfs.c` and `policy.c`.
 fn errno_failure(errno: i32, message: String) -> ParserError {
     let meaning = match errno {
-        2 => return ParserError::NotLoaded,
+        2 => return ParserError::NoAppArmor(format!("there is no file to load policy by: {message}")),
         1 | 13 => return ParserError::Privilege(message),
         17 => return ParserError::Exists,
         12 => "ENOMEM, out of memory",
@@ -378,6 +399,12 @@ fn errno_failure(errno: i32, message: String) -> ParserError {
         _ => "another error",
     };
     ParserError::Kernel { meaning, message }
+}
+
+/// What the kernel refused when policy was written to it, by the number of its error; `None` if it is not the policy
+/// that is at fault.
+pub(crate) fn refusal(errno: i32, message: String) -> Option<ParserError> {
+    matches!(errno, 17 | 22 | 71 | 93).then(|| errno_failure(errno, message))
 }
 
 /// The parser's words as one printable line. Remarks on caches and features are left out where there is more to say.
@@ -420,7 +447,12 @@ mod tests {
     fn statuses_of_both_generations_are_told_apart() {
         let text = |code: i32, message: &str| text_failure(ExitStatus::from_raw(code << 8), message.into());
         assert!(matches!(text(239, "Profile already exists"), ParserError::Exists));
-        assert!(matches!(text(254, "Profile doesn't exist"), ParserError::NotLoaded));
+        assert!(matches!(text(254, "Profile doesn't exist"), ParserError::NoAppArmor(_)));
+        assert!(matches!(load_failure(2, String::new()), ParserError::NoAppArmor(_)));
+        for (input, is_not_loaded) in [(Input::Removal, true), (Input::Text, false), (Input::Blob, false)] {
+            let failure = failure(input, ExitStatus::from_raw(254 << 8), b"");
+            assert_eq!(matches!(failure, ParserError::NotLoaded), is_not_loaded, "{input:?}");
+        }
         assert!(matches!(text(243, "Access denied."), ParserError::Privilege(_)));
         assert!(matches!(
             text(1, "Sorry. You need root privileges to run this program."),

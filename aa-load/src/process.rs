@@ -47,11 +47,13 @@ enum End {
     TooMuch,
 }
 
-/// Runs `program` without a shell, with these arguments, an empty environment, in `/`, and feeds it `stdin`.
+/// Runs `program` without a shell, with these arguments, an empty environment, in `/`, and feeds it `stdin`. What it
+/// writes to `stdout` comes back if that is a pipe.
 pub(crate) fn run(
     program: &Path,
     args: &[OsString],
     stdin: Vec<u8>,
+    stdout: Stdio,
     limits: Limits,
 ) -> Result<Output, Failure> {
     let mut child = Command::new(program)
@@ -59,7 +61,7 @@ pub(crate) fn run(
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .map_err(Failure::Start)?;
@@ -80,6 +82,7 @@ fn watch(child: &mut Child, stdin: Vec<u8>, limits: Limits) -> Result<Output, Fa
         // A program that does not read its input gets a closed pipe, and we a status from it.
         spawn(move || drop(pipe.write_all(&stdin)))?;
     }
+    let (mut stdout, mut stderr) = (None, None);
     if let Some(pipe) = child.stdout.take() {
         let sender = sender.clone();
         spawn(move || {
@@ -91,6 +94,8 @@ fn watch(child: &mut Child, stdin: Vec<u8>, limits: Limits) -> Result<Output, Fa
                 End::TooMuch
             });
         })?;
+    } else {
+        stdout = Some(Vec::new());
     }
     if let Some(mut pipe) = child.stderr.take() {
         spawn(move || {
@@ -100,7 +105,6 @@ fn watch(child: &mut Child, stdin: Vec<u8>, limits: Limits) -> Result<Output, Fa
             let _ = sender.send(End::Stderr(bytes));
         })?;
     }
-    let (mut stdout, mut stderr) = (None, None);
     while stdout.is_none() || stderr.is_none() {
         match receiver.recv_timeout(wait_until(deadline, limits.memory)?) {
             Ok(End::Stdout(bytes)) => stdout = Some(bytes),
@@ -148,7 +152,7 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, stdin: &[u8], limits: Limits) -> Result<Output, Failure> {
-        run(Path::new("/bin/sh"), &["-c".into(), script.into()], stdin.to_vec(), limits)
+        run(Path::new("/bin/sh"), &["-c".into(), script.into()], stdin.to_vec(), Stdio::piped(), limits)
     }
 
     const LIMITS: Limits = Limits { time: Duration::from_secs(20), memory: None, stdout: 1 << 20 };
@@ -187,6 +191,7 @@ mod tests {
 
     #[test]
     fn one_that_is_not_there_does_not_start() {
-        assert!(matches!(run(Path::new("/nonexistent"), &[], vec![], LIMITS), Err(Failure::Start(_))));
+        let result = run(Path::new("/nonexistent"), &[], vec![], Stdio::piped(), LIMITS);
+        assert!(matches!(result, Err(Failure::Start(_))));
     }
 }

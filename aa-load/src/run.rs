@@ -87,6 +87,12 @@ impl Output {
 
     /// Writes one result: a record, or an error. Says whether to go on.
     fn result(&mut self, place: &Place, result: Result<Loaded, Error>) -> bool {
+        if let Err(Error::Stale { loaded, .. }) = &result
+            && let Ok(line) = to_line(loaded)
+            && !self.data(|out| out.write_all(line.as_bytes()))
+        {
+            return false;
+        }
         let done = result.as_ref().ok().map(|record| record.action);
         // What is said of it comes first, so that the line that is written over is the last.
         let go_on = match result.and_then(|record| Ok(to_line(&record)?)) {

@@ -163,9 +163,11 @@ case_aa_load() {
 }
 
 case_the_parser_of_aa_load() {
-    allows aa-load//parser "read:$PROFILES/TEMPLATE.qemu" "read:$POLICY/features/file/mask" "write:$POLICY/.replace"
-    denies aa-load//parser read:/srv/data/cages.json write:/var/cache/aa-svirt/cages "write:$PROFILES/libvirt-cages" \
-        "write:$POLICY/.remove"
+    : >>/var/cache/aa-svirt/lock-00
+    allows aa-load//parser "read:$PROFILES/TEMPLATE.qemu" "read:$POLICY/features/file/mask" "write:$POLICY/.replace" \
+        read:/var/cache/aa-svirt/lock-00
+    denies aa-load//parser read:/srv/data/cages.json write:/var/cache/aa-svirt/cages write:/var/cache/aa-svirt/lock-00 \
+        "write:$PROFILES/libvirt-cages" "write:$POLICY/.remove"
     denies_the_rest aa-load//parser
 }
 

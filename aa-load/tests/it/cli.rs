@@ -266,6 +266,42 @@ fn a_set_goes_in_one_write() {
     );
     let set = [blob(NAME, 1), blob(OTHER, 1)].concat();
     assert_eq!(fs::read(host.at("fs/apparmor/.replace")).unwrap(), set);
+    // One that does not compile is not in it.
+    fs::write(host.at("fs/apparmor/.replace"), "").unwrap();
+    fs::write(host.at("d").join(NAME), "refuse-me").unwrap();
+    let args = ["--direct", "--jobs", "1", NAME, OTHER];
+    host.expect(&args, "", 1, &[], &["apparmor_parser refused it", "is missing"], "compile");
+    assert_eq!(fs::read(host.at("fs/apparmor/.replace")).unwrap(), blob(OTHER, 1));
+}
+
+#[test]
+fn a_child_that_cannot_be_taken_out_is_told_beside_what_was_loaded() {
+    let host = Host::new();
+    host.expect(&[NAME], "", 0, &["added"], &[], "compile load");
+    let child = host.at(&format!("fs/apparmor/policy/profiles/{NAME}.1/profiles/passt.2"));
+    fs::create_dir_all(&child).unwrap();
+    for (field, text) in [("name", "passt"), ("mode", "enforce"), ("sha256", "00")] {
+        fs::write(child.join(field), text).unwrap();
+    }
+    let removed = || fs::read_to_string(host.at("fs/apparmor/.remove")).unwrap();
+    // Whether it is in use cannot be told.
+    let proc = host.at("none");
+    let stays = format!("loaded, but \"{NAME}//passt\", which it no longer has, stays in the kernel");
+    let args = ["--proc", proc.to_str().unwrap(), NAME];
+    host.expect(&args, "", 3, &["\"action\":\"replaced\",\"mode\":\"enforce\""], &[&stays], "load");
+    assert_eq!(removed(), "");
+    host.expect(&[NAME], "", 0, &["replaced"], &[], "load");
+    assert_eq!(removed(), format!("{NAME}//passt"));
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_load_without_the_kernels_file_is_the_hosts_failure() {
+    let host = Host::new();
+    fs::remove_file(host.at("fs/apparmor/.replace")).unwrap();
+    let output = real(&host, &[NAME]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("no file to load policy by"), "{}", text(&output.stderr));
 }
 
 #[test]

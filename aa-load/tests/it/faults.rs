@@ -179,15 +179,72 @@ fn a_parser_that_lies_is_not_believed() {
         assert!(error.contains(message) && error.len() < 20_000, "{what}: {error}");
         assert!(!host.at("fs/apparmor/policy/profiles").join(format!("{NAME}.1")).exists(), "{what}");
     }
-    // It loads nothing and says that it did; it loads and says that it failed.
-    parser(&FAKE.replace("echo load >> \"$here/log\"", "exit 0"));
+    // It loads nothing and says that it did, or that it failed, or says nothing.
+    let load = "echo load >> \"$here/log\"";
+    parser(&FAKE.replace(load, "exit 0"));
     host.expect(&[NAME], "", 1, &[], &["is missing"], "compile");
-    parser(&FAKE.replace("rm \"$blob\"", "rm \"$blob\"; exit 1"));
-    let output = host.run(&[NAME], "");
-    assert_ne!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    // The twin: what the kernel says counts, so the next call finds it loaded.
-    parser(FAKE);
-    host.expect(&[NAME], "", 0, &["unchanged"], &[], "compile");
+    parser(&FAKE.replace(load, "exit 1"));
+    host.expect(&[NAME], "", 3, &[], &["no privilege"], "compile");
+    parser(&FAKE.replace(load, "exec sleep 60"));
+    host.expect(&["--timeout", "5", NAME], "", 3, &[], &["was ended after 5 seconds"], "compile");
+    assert!(!host.at("fs/apparmor/policy/profiles").join(format!("{NAME}.1")).exists());
+    // The twins: it loads, and fails or hangs then. What the kernel says counts.
+    for (salt, end) in [(1, "exit 1"), (2, "exec sleep 60"), (3, "kill -SEGV $$")] {
+        fs::write(host.at(&format!("{NAME}.blob")), blob(NAME, salt)).unwrap();
+        parser(&FAKE.replace("rm \"$blob\"", &format!("rm \"$blob\"; {end}")));
+        let action = if salt == 1 { "added" } else { "replaced" };
+        host.expect(&["--timeout", "5", NAME], "", 0, &[action], &[], "compile load");
+    }
+    // Without a hash the kernel does not say that it is this policy.
+    fs::write(host.at(&format!("{NAME}.blob")), blob(NAME, 4)).unwrap();
+    parser(&FAKE.replace("rm \"$blob\"", "rm \"$blob\" \"$dir/sha256\"; exit 1"));
+    host.expect(&[NAME], "", 3, &[], &["no privilege"], "compile load");
+}
+
+#[test]
+fn a_parser_that_outlives_a_killed_call_keeps_the_next_waiting() {
+    let update = Update::new();
+    let host = &update.host;
+    let slow = "if [ -e \"$here/slow\" ]; then rm \"$here/slow\"; sleep 1; fi";
+    let descriptors =
+        |what: &str| format!("echo {what} >> \"$here/log\"; ls -l /proc/$$/fd > \"$here/{what}-fds\"");
+    let parser = FAKE
+        .replace("cat > \"$blob\"", &format!("cat > \"$blob\"; {slow}"))
+        .replace("echo load >> \"$here/log\"", &descriptors("load"))
+        .replace("echo compile >> \"$here/log\"", &descriptors("compile"));
+    fs::write(host.at("parser"), parser).unwrap();
+    // Policy that is to be replaced by the next.
+    update.write(3);
+    fs::write(host.at("slow"), "").unwrap();
+    let mut child = host.command(&[NAME]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    while host.at("slow").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(update.held(), update.old);
+    update.load(2);
+    assert_eq!(update.held(), update.new);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!(update.held(), update.new);
+    // The lock is all that it is handed, and only to load.
+    let handed = |what: &str| {
+        let list = fs::read_to_string(host.at(&format!("{what}-fds"))).unwrap();
+        list.lines()
+            .filter(|line| line.contains(host.dir.path().to_str().unwrap()))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let own =
+        |lines: Vec<String>| lines.into_iter().filter(|line| !line.contains("/parser")).collect::<Vec<_>>();
+    assert!(
+        own(handed("compile")).iter().all(|line| line.contains("compile-fds")),
+        "{:?}",
+        handed("compile")
+    );
+    let load = own(handed("load"));
+    assert!(load.iter().any(|line| line.contains("cache/lock-")), "{load:?}");
+    assert!(load.iter().all(|line| line.contains("cache/lock-") || line.contains("load-fds")), "{load:?}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub fn parser_output(data: &[u8]) {
     }
     let Some((status, words)) = data.split_first_chunk() else { return };
     let status = ExitStatus::from_raw(i32::from(u16::from_le_bytes(*status)));
-    for input in [Input::Text, Input::Blob] {
+    for input in [Input::Text, Input::Removal, Input::Blob] {
         let text = failure(input, status, words).to_string();
         assert_one_line(&text);
         assert!(text.chars().count() < LONGEST, "{} characters", text.chars().count());
