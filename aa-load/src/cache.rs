@@ -67,8 +67,8 @@ impl Cache {
         Ok(file)
     }
 
-    /// The compiled policy of a profile, if it was made from exactly what `key` stands for. An entry that is cut
-    /// off, changed or made by another release counts as none.
+    /// The compiled policy of a profile, if it was made from exactly what `key` stands for. An entry that is cut off or
+    /// changed counts as none.
     pub(crate) fn get(&self, profile: ProfileName, key: &Sum) -> Option<Vec<u8>> {
         self.get_entry(&self.entry(profile), key)
     }

@@ -152,7 +152,10 @@ impl Loader {
         let base = options.base.as_os_str().as_encoded_bytes();
         let include = options.include.iter().map(|directory| directory.as_os_str().as_encoded_bytes());
         let flags = Parser::flags(version).iter().map(|flag| flag.as_bytes());
-        for part in [identity.as_bytes(), kernel_features.as_bytes(), &policy_text, base]
+        // Another release may compile or merge otherwise, and what was merged is not what the parser alone makes.
+        let release = env!("CARGO_PKG_VERSION").as_bytes();
+        let way: &[u8] = if options.merge { b"merged" } else { b"whole" };
+        for part in [release, way, identity.as_bytes(), kernel_features.as_bytes(), &policy_text, base]
             .into_iter()
             .chain(std::iter::once(b"include".as_slice()))
             .chain(include)

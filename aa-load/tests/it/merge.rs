@@ -58,8 +58,10 @@ fn the_second_guest_costs_no_compile_and_each_change_makes_a_new_base() {
     // A disk is plugged in.
     rules(&host, OTHER, "  \"/srv/disk.img\" rwk,\n  \"/srv/second.img\" rwk,\n");
     load(&host, &["--merge", OTHER], "replaced", "load");
-    // What was merged is policy like any other to a run without the option.
+    // A run without the option takes nothing that was merged, and the other way round.
+    load(&host, &[OTHER], "replaced", "compile load");
     load(&host, &[OTHER], "unchanged", "");
+    load(&host, &["--merge", OTHER], "replaced", "load");
     let one = "  /one r,\n  audit deny /run/denied/* w,\n";
     let include = |text: &str| fs::write(host.at("base/abstractions/one"), text).unwrap();
     include(&format!("{one}  /two r,\n"));
