@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::inputs::Sum;
 use crate::parser::{Parser, Version};
+use crate::trust::{self, Problem};
 
 /// Where it is unless told otherwise.
 pub const DIRECTORY: &str = "/var/cache/aa-svirt";
@@ -213,8 +214,11 @@ impl Cache {
     }
 }
 
-/// That a directory belongs to this user and nobody else can write to it.
+/// That a directory belongs to this user, and nobody else can write to it or put another in its place.
 pub(crate) fn check(directory: &Path) -> io::Result<()> {
+    if let Err(Problem { path, source }) = trust::way(directory) {
+        return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display())));
+    }
     let metadata = fs::symlink_metadata(directory)?;
     let problem = if !metadata.is_dir() {
         "not a directory".to_owned()
@@ -375,6 +379,22 @@ mod tests {
         cache.put(name, &[1; 32], b"x").unwrap();
         fs::set_permissions(&cache.directory, fs::Permissions::from_mode(0o720)).unwrap();
         assert_eq!(cache.get(name, &[1; 32]), None);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_put_another_in_the_place_of_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(&dir);
+        let name = NAME.parse().unwrap();
+        cache.put(name, &[1; 32], b"x").unwrap();
+        let mode = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o777);
+        assert_eq!(cache.get(name, &[1; 32]), None);
+        let error = Cache::open(&cache.directory).unwrap_err().to_string();
+        assert!(error.contains("everybody may write to it"), "{error}");
+        // In a sticky one it stays where it is.
+        mode(0o1777);
+        assert!(Cache::open(&cache.directory).is_ok() && cache.get(name, &[1; 32]).is_some());
     }
 
     #[test]

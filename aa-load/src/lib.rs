@@ -15,6 +15,7 @@ pub mod gc;
 pub mod input;
 mod inputs;
 pub mod kernel;
+mod lines;
 pub mod load;
 mod merge;
 pub mod parser;
@@ -22,6 +23,7 @@ mod process;
 pub mod remove;
 pub mod status;
 pub mod tasks;
+mod trust;
 pub mod verify;
 pub mod wanted;
 

@@ -1,6 +1,5 @@
 //! Puts profiles into the kernel and reads back what it holds.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use crate::kernel::Kernel;
 use crate::merge::{self, Bases, Host, Refused};
 use crate::parser::{self, Compile, Parser, Version};
 use crate::tasks;
+use crate::trust::{self, Problem};
 
 /// Where things are and what is wanted.
 #[derive(Debug, Clone)]
@@ -349,16 +349,16 @@ impl Loader {
 
     /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone.
     fn policy(&self, profile: &Profile) -> Result<Vec<u8>, Error> {
-        let profile = &Profile { name: profile.name, file: trusted(&profile.file)? };
+        let profile = &Profile { name: profile.name, file: trust::file(&profile.file)? };
         if let Some(base_name) = profile.file.file_name() {
             let link = self.options.base.join("disable").join(base_name);
             if link.symlink_metadata().is_ok() {
                 return Err(Error::Disabled(link));
             }
         }
-        let mut key = self.key(&self.inputs, profile);
-        if let (Some(cache), Some(key)) = (&self.cache, &key)
-            && let Some(policy) = cache.get(profile.name, key)
+        let mut key = self.key(&self.inputs, profile)?;
+        if let Some(cache) = &self.cache
+            && let Some(policy) = cache.get(profile.name, &key)
             && Self::check(profile, &policy).is_ok()
         {
             return Ok(policy);
@@ -370,11 +370,11 @@ impl Loader {
             };
             Self::check(profile, &policy)?;
             // Whether this policy is that of the files as they were, nobody knows who did not look again.
-            let now = self.key(&self.fresh_inputs(), profile);
+            let now = self.key(&self.fresh_inputs(), profile)?;
             if now == key {
-                if let (Some(cache), Some(key)) = (&self.cache, &key) {
+                if let Some(cache) = &self.cache {
                     // A cache that cannot be written costs time, nothing else.
-                    let _ = cache.put(profile.name, key, &policy);
+                    let _ = cache.put(profile.name, &key, &policy);
                 }
                 return Ok(policy);
             }
@@ -426,9 +426,9 @@ impl Loader {
         Inputs::new(&self.options.base, &self.options.include)
     }
 
-    fn key(&self, inputs: &Inputs, profile: &Profile) -> Option<Sum> {
+    fn key(&self, inputs: &Inputs, profile: &Profile) -> Result<Sum, Problem> {
         let files = inputs.sum(&profile.file)?;
-        Some(Sha256::new().chain_update(&self.common).chain_update(files).finalize().into())
+        Ok(Sha256::new().chain_update(&self.common).chain_update(files).finalize().into())
     }
 
     /// That policy is that of one profile and its children: a record must not bring in another.
@@ -446,41 +446,6 @@ impl Loader {
             return Err(Error::OtherProfile { file: profile.file.clone(), found: blob::names(&compiled) });
         }
         Ok(())
-    }
-}
-
-/// Where a profile's file is once its links are followed: a place where nobody else can change it or put another.
-/// Whoever can decides what the guest may do.
-fn trusted(path: &Path) -> Result<PathBuf, Error> {
-    let read = |path: &Path, source| Error::Read { path: path.to_owned(), source };
-    let file = path.canonicalize().map_err(|source| read(path, source))?;
-    for (above, path) in file.ancestors().enumerate() {
-        let metadata = std::fs::metadata(path).map_err(|source| read(path, source))?;
-        // A file of another kind would be waited for, or has no end.
-        if above == 0 && !metadata.is_file() {
-            return Err(read(path, std::io::Error::other("not a regular file")));
-        }
-        // Further up, what is already in a sticky directory stays where it is.
-        let is_kept = above > 1 && metadata.mode() & 0o1000 != 0;
-        if let Some(problem) = others_may_write(&metadata, is_kept) {
-            return Err(read(path, std::io::Error::new(std::io::ErrorKind::PermissionDenied, problem)));
-        }
-    }
-    Ok(file)
-}
-
-/// Why somebody else than root and this user may write a file, or into a directory unless what is in it `is_kept`;
-/// nothing if nobody may.
-fn others_may_write(metadata: &std::fs::Metadata, is_kept: bool) -> Option<&'static str> {
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    if ![0, uid].contains(&metadata.uid()) {
-        Some("another user owns it")
-    } else if metadata.mode() & 0o002 != 0 && !is_kept {
-        Some("everybody may write to it (chmod o-w)")
-    } else if metadata.mode() & 0o020 != 0 && !is_kept && ![0, gid].contains(&metadata.gid()) {
-        Some("a group of other users may write to it (chmod g-w)")
-    } else {
-        None
     }
 }
 

@@ -4,6 +4,7 @@
 //! It is taken only where everything is of a form that is known; any [`Refused`] leaves the profile to the parser. What
 //! it makes is what the parser makes, state for state: `aa-load::merge` tests that against the parser.
 
+mod audit;
 mod automaton;
 mod base;
 mod name;
@@ -77,7 +78,9 @@ impl Bases {
     ) -> Result<Arc<Base>, Refused> {
         let text = source.text(name::ONE, "");
         let key = |inputs: &Inputs| {
-            let (files, paths) = inputs.sum_of_text(&text).ok_or(Refused("a profile of too many files"))?;
+            let (files, paths) = inputs
+                .sum_of_text(&text)
+                .map_err(|_| Refused("files that are not to be trusted or understood"))?;
             let key: Sum = Sha256::new()
                 .chain_update(host.common)
                 .chain_update("base 1\0")
@@ -101,7 +104,7 @@ impl Bases {
         let base = match kept {
             Some(base) => base,
             None => {
-                let made = audited(&text, &paths).and_then(|audited| {
+                let made = audit::denied(&text, &paths).and_then(|audited| {
                     Base::make(&|uuid, rules| source.text(uuid, rules), &audited, compile)
                 });
                 if key(&(host.again)())?.0 != sum {
@@ -151,11 +154,12 @@ impl Source {
             includes.next().filter(|line| mentions == 1 && host.included(line).as_ref() == Some(&rules_file));
         let line = line.ok_or(Refused("a rules file that is not included in the usual way"))?;
         let (head, tail) = text.split_once(line).ok_or(Refused("a text without its line"))?;
-        // What is there for this guest alone, and is found by its name.
-        let own = references(text.as_bytes()).into_iter().filter(|reference| reference.contains(&uuid));
-        let own =
-            own.flat_map(|reference| host.inputs.places(&reference)).filter(|place| *place != rules_file);
-        if own.into_iter().any(|place| !is_nothing(&place)) {
+        // What is there for this guest alone, and is found by its name; also a rules file in an earlier place.
+        let names = references(text.as_bytes()).ok_or(Refused("a name that is not understood"))?;
+        let is_own = |name: &[u8]| name.windows(uuid.len()).any(|part| part == uuid.as_bytes());
+        let own = names.iter().filter(|reference| is_own(&reference.name));
+        let mut places = own.flat_map(|reference| host.inputs.places(&reference.name));
+        if places.any(|place| place != rules_file && !is_nothing(&place)) {
             return Err(Refused("additions for this guest alone"));
         }
         let (rules, residual) = rules::read(&read(&rules_file)?)?;
@@ -182,8 +186,9 @@ impl Host<'_> {
         let line = line.trim_ascii();
         let target = line.strip_prefix('#').unwrap_or(line).strip_prefix("include ")?.trim_ascii();
         if let Some(name) = target.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')) {
-            // The parser looks here first.
-            return Some(self.directory.join(name)).filter(|path| path.is_file());
+            // To the parser a name that begins with a slash is below this directory too.
+            let path = self.directory.join(name.trim_start_matches('/'));
+            return Some(path).filter(|path| path.is_file());
         }
         let path = target.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))?;
         Some(PathBuf::from(path)).filter(|path| path.is_absolute())
@@ -210,75 +215,6 @@ fn is_nothing(path: &Path) -> bool {
         }
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
-}
-
-/// The rules that a text or a file that it reaches denies with `audit`, each as a profile that allows it: nothing of them
-/// is in the tables of the base.
-fn audited(text: &str, paths: &[PathBuf]) -> Result<Vec<String>, Refused> {
-    let mut rules = denied_with_audit(text)?;
-    // Texts of features, which `abi` names, are no policy.
-    let is_abi = |path: &Path| path.parent().is_some_and(|parent| parent.ends_with("abi"));
-    for path in paths.iter().filter(|path| path.is_file() && !is_abi(path)) {
-        rules.extend(denied_with_audit(&read(path)?)?);
-    }
-    rules.sort_unstable();
-    rules.dedup();
-    // The variables are those of the profile.
-    let preamble: String =
-        text.split_inclusive('\n').take_while(|line| !line.trim_ascii().starts_with("profile ")).collect();
-    Ok(rules.into_iter().map(|rule| format!("{preamble}\nprofile denied {{\n{rule}\n}}\n")).collect())
-}
-
-/// Words that change what other rules mean, in ways that are not looked into here.
-const FOREIGN: [&str; 3] = ["alias", "priority", "prompt"];
-
-fn denied_with_audit(text: &str) -> Result<Vec<String>, Refused> {
-    const UNKNOWN: Refused = Refused("a line with \"audit\" in a form that is not known");
-    let mut rules = Vec::new();
-    for line in text.split('\n').map(str::trim_ascii) {
-        if line.contains("include") && line.contains("abi/") {
-            return Err(Refused("an include of a text of features"));
-        }
-        if line.starts_with('#') {
-            continue;
-        }
-        let line = line.split_once(" #").map_or(line, |(rule, _)| rule).trim_ascii();
-        if FOREIGN.iter().any(|word| has_word(line, word)) {
-            return Err(Refused("policy with \"alias\", \"priority\" or \"prompt\""));
-        }
-        if !has_word(line, "audit") {
-            continue;
-        }
-        let mut words = line.split_ascii_whitespace().peekable();
-        let mut denies = false;
-        while let Some(word) = words.next_if(|word| ["audit", "deny", "allow", "owner"].contains(word)) {
-            denies |= word == "deny";
-        }
-        let (Some(path), Some(access), None) = (words.next(), words.next(), words.next()) else {
-            return Err(UNKNOWN);
-        };
-        let access = access.strip_suffix(',').ok_or(UNKNOWN)?;
-        let is_path = path.starts_with(['/', '@']) && !path.contains(['"', '#']);
-        if !is_path || !access.bytes().all(|byte| byte.is_ascii_lowercase()) {
-            return Err(UNKNOWN);
-        }
-        // Nothing that executes is merged.
-        let access = access.replace('x', "");
-        if denies && !access.is_empty() {
-            rules.push(format!("  {path} {access},"));
-        }
-    }
-    Ok(rules)
-}
-
-/// Whether a word stands in a line, and not as part of a path.
-fn has_word(line: &str, word: &str) -> bool {
-    let part = |byte: u8| byte.is_ascii_alphanumeric() || b"_/.-".contains(&byte);
-    line.match_indices(word).any(|(at, _)| {
-        let before = line.as_bytes().get(..at).and_then(<[u8]>::last);
-        let behind = line.as_bytes().get(at + word.len());
-        ![before, behind].into_iter().flatten().any(|byte| part(*byte))
-    })
 }
 
 #[cfg(test)]

@@ -319,7 +319,7 @@ fn what_is_not_known_is_left_to_the_parser() {
         (text.replace(&line, &format!("  profile within {{\n{line}  }}\n")), "two things"),
         (text.replace(&line, &format!("  /{}/{} r,\n{line}", name::ONE, name::OTHER)), "is used here"),
         (text.replace(&line, &format!("  audit deny /x w, /y r,\n{line}")), "audit"),
-        (text.replace(&line, &format!("  #include <abi/3.0>\n{line}")), "features"),
+        (text.replace(&line, &format!("  #include <abi/3.0>\n{line}")), "audit"),
         (format!("alias /srv/ -> /mnt/,\n{text}"), "alias"),
     ] {
         fs::write(&whole.file, other).unwrap();
@@ -328,35 +328,6 @@ fn what_is_not_known_is_left_to_the_parser() {
     }
     fs::write(&whole.file, text).unwrap();
     place.merge(&whole).unwrap();
-}
-
-#[test]
-fn a_denial_with_audit_is_found_in_every_line() {
-    let found = |text: &str| denied_with_audit(text).map(|rules| rules.join("|"));
-    assert_eq!(found("/a r,\n  audit deny /b w,\n# audit deny /c w,\n").unwrap(), "  /b w,");
-    assert_eq!(found("audit deny owner @{X}/{a,b} mrwklx, # why").unwrap(), "  @{X}/{a,b} mrwkl,");
-    for nothing in
-        ["audit /b w,", "deny /b w,", "/var/log/audit/x r,", "/x/audit-deny r,", "audit deny /x x,"]
-    {
-        assert_eq!(found(nothing).unwrap(), "", "{nothing}");
-    }
-    for unknown in [
-        "audit",
-        "audit deny",
-        "audit deny /b w, /c r,",
-        "/a r, audit deny /b w,",
-        "/a r,audit deny /b w,",
-        "audit deny {",
-        "audit deny \"/a b\" w,",
-        "audit deny /b",
-        "audit deny capability kill,",
-        "audit deny /a#b w,",
-        "prompt /a r,",
-        "priority=5 /a r,",
-        "alias /a -> /b,",
-    ] {
-        assert!(found(unknown).is_err(), "{unknown}");
-    }
 }
 
 /// How many sets of rules are tried against the parser.

@@ -367,6 +367,59 @@ fn the_real_parser_writes_what_it_compiled() {
     assert!(entry.ends_with(&loaded));
 }
 
+/// Whatever the spelling of an include, what is loaded after a change of the file is what the parser makes then.
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn no_include_that_the_real_parser_reads_is_overlooked() {
+    let host = Host::new();
+    fs::create_dir(host.at("base/s")).unwrap();
+    fs::create_dir(host.at("outside")).unwrap();
+    let outside = host.at("outside").display().to_string();
+    let relative = outside.trim_start_matches('/');
+    let written = |args: &[&str]| {
+        fs::write(host.at("fs/apparmor/.replace"), "").unwrap();
+        real(&host, args);
+        fs::read(host.at("fs/apparmor/.replace")).unwrap()
+    };
+    for (line, file) in [
+        ("include <s/a>".to_owned(), "base/s/a"),
+        ("include </s/a>".to_owned(), "base/s/a"),
+        ("include if exists <//s/a>".to_owned(), "base/s/a"),
+        ("include < s/a >".to_owned(), "base/s/a"),
+        ("include <\"s/a \">".to_owned(), "base/s/a "),
+        ("include </s>".to_owned(), "base/s/a"),
+        (format!("include \"{outside}/a\""), "outside/a"),
+        (format!("include \"{outside}/ a \""), "outside/ a "),
+        (format!("include \"{relative}/a\""), "outside/a"),
+        (format!("include if exists \"{relative}/a\""), "outside/a"),
+        (format!("include {relative}/a"), "outside/a"),
+        (format!("include {outside}/a,b"), "outside/a,b"),
+        (format!("include\t{outside}/a"), "outside/a"),
+        (format!("#include{outside}/a"), "outside/a"),
+        (format!("/x r,include \"{outside}/a\nb\""), "outside/a\nb"),
+        (format!("mount\n#x, include {outside}/a"), "outside/a"),
+        (format!("change_profile ->\n#x, include {outside}/a"), "outside/a"),
+        (format!("signal peer= #x, include {outside}/a"), "outside/a"),
+        (format!("\"/x\n# \" r, include {outside}/a"), "outside/a"),
+    ] {
+        let profile = format!("profile {NAME} {{\n  {line}\n  /last r,\n}}\n");
+        fs::write(host.at("d").join(NAME), profile).unwrap();
+        fs::write(host.at(file), "  /one r,\n").unwrap();
+        let before = written(&[NAME]);
+        assert!(!before.is_empty(), "{line}");
+        fs::write(host.at(file), "  /two r,\n").unwrap();
+        let after = written(&[NAME]);
+        assert!(after != before && after == written(&["--no-cache", NAME]), "{line}");
+        fs::remove_file(host.at(file)).unwrap();
+    }
+    // What may mean another file is not loaded.
+    fs::write(host.at("outside/ab"), "  /one r,\n").unwrap();
+    fs::write(host.at("d").join(NAME), format!("profile {NAME} {{\n  include \"{outside}/\\141b\"\n}}\n"))
+        .unwrap();
+    assert_eq!(written(&[NAME]), b"");
+    assert!(text(&real(&host, &[NAME]).stderr).contains("that is not understood"));
+}
+
 #[test]
 #[ignore = "needs apparmor_parser"]
 fn the_real_parser_names_file_and_line() {

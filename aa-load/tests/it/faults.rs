@@ -302,6 +302,36 @@ fn a_profile_that_others_can_write_is_not_loaded() {
 }
 
 #[test]
+fn an_include_that_others_can_write_is_not_loaded() {
+    let host = Host::new();
+    let profile = format!(
+        "profile {NAME} {{\n  include <abstractions/one>\n  include \"{}.files\"\n}}\n",
+        host.at("d").join(NAME).display()
+    );
+    fs::write(host.at("d").join(NAME), profile).unwrap();
+    let rules = host.at(&format!("d/{NAME}.files"));
+    fs::write(&rules, "  \"/a\" r,\n").unwrap();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let refused = |path: &Path, why: &str| {
+        let named = format!("{}: {why}", path.display());
+        for args in [&[NAME][..], &["--direct", NAME], &["--no-cache", NAME], &["--merge", NAME]] {
+            host.expect(args, "", 1, &[], &[&named], "");
+        }
+    };
+    for path in [&rules, &host.at("base/abstractions/one"), &host.at("base/abstractions")] {
+        let before = fs::metadata(path).unwrap().permissions().mode();
+        mode(path, before | 0o002);
+        refused(path, "everybody may write to it");
+        mode(path, before);
+    }
+    host.expect(&[NAME], "", 0, &["added"], &[], "compile load");
+    // One that comes while others are remembered.
+    fs::write(host.at("base/abstractions/maybe"), "").unwrap();
+    mode(&host.at("base/abstractions/maybe"), 0o666);
+    host.expect(&[OTHER], "", 1, &[], &["everybody may write to it"], "");
+}
+
+#[test]
 #[ignore = "needs root"]
 fn a_profile_of_another_user_is_not_loaded() {
     let host = Host::new();
@@ -309,7 +339,8 @@ fn a_profile_of_another_user_is_not_loaded() {
     chown(host.dir.path(), Some(1000), None).unwrap();
     host.expect(&[NAME], "", 1, &[], &["another user owns it"], "");
     chown(host.dir.path(), Some(0), None).unwrap();
-    for (path, back) in [(file.clone(), 0o644), (host.at("d"), 0o755)] {
+    let include = host.at("base/abstractions/one");
+    for (path, back) in [(file.clone(), 0o644), (host.at("d"), 0o755), (include, 0o644)] {
         chown(&path, Some(1000), None).unwrap();
         host.expect(&[NAME], "", 1, &[], &["another user owns it"], "");
         chown(&path, Some(0), Some(1000)).unwrap();

@@ -149,3 +149,48 @@ fn a_set_is_merged_too_and_without_a_cache_the_call_is_wrong() {
     assert_eq!(names, [NAME, OTHER]);
     host.expect(&args(&["--merge", "--no-cache", NAME]), "", 2, &[], &["--no-cache"], "");
 }
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn no_spelling_of_a_denial_is_overlooked() {
+    let host = host();
+    for sub in ["base/rules/abi", "base/slash", "base/local", "outside"] {
+        fs::create_dir_all(host.at(sub)).unwrap();
+    }
+    for file in ["base/rules/abi/x", "base/slash/one", "outside/a,b"] {
+        fs::write(host.at(file), "  audit deny /secret/** w,\n").unwrap();
+    }
+    fs::write(host.at("base/abstractions/empty"), "").unwrap();
+    fs::write(host.at(&format!("base/local/{NAME}")), "  deny /secret/** w,\n").unwrap();
+    rules(&host, NAME, "  \"/secret/disk.img\" rw,\n");
+    let verbose = args(&["--merge", "--verbose", "--dry-run", NAME]);
+    let whole = fs::read_to_string(host.at("d").join(NAME)).unwrap();
+    let outside = host.at("outside/a,b");
+    let outside = format!("include {}", outside.display());
+    let own = format!("include if exists </local/{NAME}>");
+    for (line, why) in [
+        ("\"/a #b\" r, audit deny /secret/** w,", "in a form that is not known"),
+        ("#include <abstractions/empty> audit deny /secret/** w,", "in a form that is not known"),
+        ("include <rules/abi>", "a rule that meets"),
+        ("include </slash/one>", "a rule that meets"),
+        (&outside, "a rule that meets"),
+        (&own, "additions for this guest alone"),
+    ] {
+        let with_line = whole.replacen("include <", &format!("{line}\n  include <"), 1);
+        fs::write(host.at("d").join(NAME), with_line).unwrap();
+        let output = host.run(&verbose, "");
+        let error = text(&output.stderr);
+        assert!(
+            output.status.success() && error.contains("compiled whole") && error.contains(why),
+            "{line}: {error}"
+        );
+    }
+    // The twin: without any of them it is merged.
+    fs::write(host.at("d").join(NAME), whole).unwrap();
+    let output = host.run(&verbose, "");
+    assert!(
+        output.status.success() && !text(&output.stderr).contains("compiled whole"),
+        "{}",
+        text(&output.stderr)
+    );
+}

@@ -1,0 +1,165 @@
+//! Whether anybody else than root and this user can change what is at a path, or put another thing there: whoever can
+//! decides what the guest may do.
+
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::Error;
+
+/// As many links as Linux follows.
+const MOST_LINKS: usize = 40;
+
+/// What is wrong, and with which path.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) path: PathBuf,
+    pub(crate) source: io::Error,
+}
+
+impl Problem {
+    pub(crate) fn new(path: &Path, problem: &'static str) -> Self {
+        Self { path: path.to_owned(), source: io::Error::new(io::ErrorKind::PermissionDenied, problem) }
+    }
+
+    fn of(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { path: path.to_owned(), source }
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(Problem { path, source }: Problem) -> Self {
+        Self::Read { path, source }
+    }
+}
+
+/// Where a file is once its links are followed: a place where nobody else can change it or put another.
+pub(crate) fn file(path: &Path) -> Result<PathBuf, Problem> {
+    let found = place(path)?;
+    // A file of another kind would be waited for, or has no end.
+    if !fs::metadata(&found).map_err(Problem::of(&found))?.is_file() {
+        return Err(Problem { path: found, source: io::Error::other("not a regular file") });
+    }
+    Ok(found)
+}
+
+/// The same of a file or a directory. What holds it must not be open to others even if it is sticky.
+pub(crate) fn place(path: &Path) -> Result<PathBuf, Problem> {
+    let found = way(path)?;
+    for path in found.ancestors().take(2) {
+        let metadata = fs::metadata(path).map_err(Problem::of(path))?;
+        check(path, &metadata, false)?;
+    }
+    Ok(found)
+}
+
+/// Where a path leads, which nobody else can change: each link, and each directory on the way. What is in a sticky
+/// directory stays where it is.
+pub(crate) fn way(path: &Path) -> Result<PathBuf, Problem> {
+    let mut found = PathBuf::from("/");
+    let mut ahead = parts(&std::path::absolute(path).map_err(Problem::of(path))?);
+    let mut links = 0;
+    while let Some(part) = ahead.pop() {
+        let metadata = fs::metadata(&found).map_err(Problem::of(&found))?;
+        check(&found, &metadata, metadata.mode() & 0o1000 != 0)?;
+        if part == ".." {
+            found.pop();
+            continue;
+        }
+        found.push(part);
+        let metadata = fs::symlink_metadata(&found).map_err(Problem::of(&found))?;
+        if !metadata.is_symlink() {
+            continue;
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(Problem { path: found, source: io::Error::other("too many links") });
+        }
+        // The mode of a link says nothing.
+        check(&found, &metadata, true)?;
+        let target = fs::read_link(&found).map_err(Problem::of(&found))?;
+        found = if target.is_absolute() { PathBuf::from("/") } else { parent(found) };
+        ahead.extend(parts(&target));
+    }
+    Ok(found)
+}
+
+fn parent(mut path: PathBuf) -> PathBuf {
+    path.pop();
+    path
+}
+
+/// The names of a path, the last first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let named = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    path.components().rev().filter_map(named).collect()
+}
+
+/// That nobody else than root and this user may write a file, or into a directory unless what is in it `is_kept`.
+fn check(path: &Path, metadata: &Metadata, is_kept: bool) -> Result<(), Problem> {
+    match others_may_write(metadata, is_kept) {
+        Some(problem) => Err(Problem::new(path, problem)),
+        None => Ok(()),
+    }
+}
+
+/// Why somebody else may write; nothing if nobody may.
+fn others_may_write(metadata: &Metadata, is_kept: bool) -> Option<&'static str> {
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    if ![0, uid].contains(&metadata.uid()) {
+        Some("another user owns it")
+    } else if metadata.mode() & 0o002 != 0 && !is_kept {
+        Some("everybody may write to it (chmod o-w)")
+    } else if metadata.mode() & 0o020 != 0 && !is_kept && ![0, gid].contains(&metadata.gid()) {
+        Some("a group of other users may write to it (chmod g-w)")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn every_link_on_the_way_must_be_in_a_place_of_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["own/deep", "open/deep"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        let mode = |name: &str, mode| fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
+        fs::write(at("own/deep/file"), "").unwrap();
+        let own = at("own/deep/file").canonicalize().unwrap();
+        // A link to a link, the second in a directory that is open to others.
+        symlink(&own, at("open/second")).unwrap();
+        symlink("../open/second", at("own/first")).unwrap();
+        assert_eq!(file(&at("own/first")).unwrap(), own);
+        mode("open", 0o777);
+        let problem = file(&at("own/first")).unwrap_err();
+        assert!(problem.path.ends_with("open") && problem.source.to_string().contains("everybody"));
+        // What is in a sticky one stays where it is, but no file is taken out of it.
+        mode("open", 0o1777);
+        assert_eq!(file(&at("own/first")).unwrap(), own);
+        fs::write(at("open/file"), "").unwrap();
+        assert!(file(&at("open/file")).is_err());
+        fs::write(at("open/deep/file"), "").unwrap();
+        assert!(file(&at("open/deep/file")).is_ok() && file(&at("own/deep/../../open/deep/file")).is_ok());
+        mode("open/deep/file", 0o666);
+        assert!(file(&at("open/deep/file")).is_err());
+        // A circle, a directory, nothing.
+        symlink("circle", at("own/circle")).unwrap();
+        for name in ["own/circle", "own/deep", "own/none"] {
+            assert!(file(&at(name)).is_err(), "{name}");
+        }
+        assert!(place(&at("own/deep")).is_ok());
+    }
+}
