@@ -75,7 +75,8 @@ pub struct Args {
     /// Seconds after which a run of the parser is ended
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub timeout: u64,
-    /// Where guests are defined, as domain XML; may be repeated [default: libvirt's directories for QEMU and LXC]
+    /// Where guests are defined, as domain XML in *.xml or in domain.xml of a directory for each; may be repeated
+    /// [default: libvirt's directories for QEMU and LXC, and /etc/aa-svirt/guests]
     #[arg(long, value_name = "DIR")]
     pub definitions: Vec<PathBuf>,
     /// gc: leave alone what is newer than this, since its guest may be starting

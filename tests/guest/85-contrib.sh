@@ -130,15 +130,27 @@ case_the_hook_lets_be_what_is_not_to_be_confined() {
     expect 1 hook wished started begin
 }
 
+# long_ago: the files of $PROFILE are old, and so is its last load, of which the cache tells.
+long_ago() {
+    touch -d '1 hour ago' "$PROFILES/$PROFILE"* "/var/cache/aa-svirt/$PROFILE.policy"
+}
+
 case_the_hook_removes_what_is_left_behind() {
     make_guest gone
     aa-load remove "$PROFILE"
-    touch -d '1 hour ago' "$PROFILES/$PROFILE"*
+    long_ago
     local gone=$PROFILE
     make_guest kept
     aa-load remove "$PROFILE"
-    touch -d '1 hour ago' "$PROFILES/$PROFILE"*
+    long_ago
     cp kept.xml /etc/libvirt/qemu/
+    # A guest of the unit aa-svirt-guest@, which is stopped.
+    make_guest service
+    local service=$PROFILE
+    aa-load remove "$PROFILE"
+    long_ago
+    mkdir -p /etc/aa-svirt/guests/hooked
+    cp service.xml /etc/aa-svirt/guests/hooked/domain.xml
     make_guest young
     aa-load remove "$PROFILE"
     expect 0 hook young release end
@@ -146,7 +158,11 @@ case_the_hook_removes_what_is_left_behind() {
     expect 2 ls "$PROFILES/$gone" "$PROFILES/$gone.files"
     [ -e "$PROFILES/$PROFILE" ]
     [ -e "$PROFILES/$(sed -n 's|.*<uuid>\(.*\)</uuid>|libvirt-\1|p' kept.xml)" ]
-    rm /etc/libvirt/qemu/kept.xml
+    [ -e "$PROFILES/$service" ]
+    rm -r /etc/libvirt/qemu/kept.xml /etc/aa-svirt/guests/hooked
+    # It is not defined any more.
+    expect 0 hook young release end
+    expect 2 ls "$PROFILES/$service"
 }
 
 case_the_hook_prints_nothing_for_anything_else() {
