@@ -56,7 +56,7 @@ pub struct Args {
     /// remove: also where a process carries the profile, which is unconfined from then on
     #[arg(long)]
     pub force: bool,
-    /// replace: load the whole set in one write to the kernel, all or nothing
+    /// replace, and no other verb: load the whole set in one write to the kernel, all or nothing
     #[arg(long)]
     pub direct: bool,
     /// add, replace: compile what guests share once, keep it in the cache, and merge each guest's own rules into it;

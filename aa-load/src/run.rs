@@ -61,6 +61,12 @@ impl Output {
         self.note(&format!("{place}{error}"));
     }
 
+    /// What is wrong with the call.
+    fn usage(&mut self, text: &str) {
+        self.note(text);
+        self.exit = Exit::Usage;
+    }
+
     /// A line for people.
     fn note(&mut self, text: &str) {
         if self.progress.line(&format!("aa-load: {text}")).is_err() {
@@ -133,6 +139,11 @@ fn jobs(args: &Args) -> usize {
 }
 
 fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
+    // The kernel's one write for a whole set is a replacement.
+    if args.direct && matches!(verb, Verb::Add) {
+        out.usage("--direct replaces what is loaded, so it does not go with add");
+        return Ok(());
+    }
     let loader = Loader::new(&options(args))?;
     if let Some(problem) = loader.cache_problem() {
         out.note(&format!("{}: no cache is used: {problem}", args.cache_dir.display()));
@@ -285,8 +296,7 @@ fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
 
 fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
     if !args.operands.is_empty() {
-        out.note("gc takes no names: it removes what no definition and no process needs");
-        out.exit = Exit::Usage;
+        out.usage("gc takes no names: it removes what no definition and no process needs");
         return Ok(());
     }
     let kernel = Kernel::open(&args.securityfs)?;

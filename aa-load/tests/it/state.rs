@@ -33,3 +33,14 @@ fn gc_knows_guests_with_a_directory_each() {
     fs::remove_dir_all(host.at("defs/web")).unwrap();
     host.expect(&["gc", "--min-age", "0"], "", 0, &[NAME], &["removes"], "");
 }
+
+#[test]
+fn a_whole_set_is_never_added() {
+    let host = Host::new();
+    for _ in 0..2 {
+        host.expect(&["add", "--direct", NAME], "", 2, &[], &["does not go with add"], "");
+        assert!(fs::read(host.at("fs/apparmor/.replace")).unwrap().is_empty());
+        host.load(&[NAME]);
+    }
+    host.expect(&["replace", "--direct", NAME], "", 0, &["unchanged"], &[], "");
+}
