@@ -94,6 +94,9 @@ pub struct Args {
     /// Where procfs is mounted
     #[arg(long, value_name = "DIR", default_value = "/proc")]
     pub proc: PathBuf,
+    /// Where AppArmor's parameters are
+    #[arg(long, value_name = "DIR", default_value = crate::parameters::DIRECTORY)]
+    pub parameters: PathBuf,
 }
 
 const AFTER: &str = "\

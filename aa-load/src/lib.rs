@@ -17,6 +17,7 @@ mod inputs;
 pub mod kernel;
 pub mod load;
 mod merge;
+pub mod parameters;
 pub mod parser;
 mod process;
 pub mod remove;

@@ -448,7 +448,7 @@ fn trusted(path: &Path) -> Result<PathBuf, Error> {
 
 /// Why somebody else than root and this user may write a file, or into a directory unless what is in it `is_kept`;
 /// nothing if nobody may.
-fn others_may_write(metadata: &std::fs::Metadata, is_kept: bool) -> Option<&'static str> {
+pub(crate) fn others_may_write(metadata: &std::fs::Metadata, is_kept: bool) -> Option<&'static str> {
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     if ![0, uid].contains(&metadata.uid()) {
         Some("another user owns it")

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, LineWriter, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use aa_contract::record::to_line;
@@ -344,7 +343,7 @@ fn forget(cache: &Cache, wanted: &BTreeSet<ProfileName>, found: &Found) {
 fn examine(args: &Args, out: &mut Output) {
     let path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect());
     let places = doctor::Places {
-        enabled: PathBuf::from("/sys/module/apparmor/parameters/enabled"),
+        parameters: args.parameters.clone(),
         path: path.unwrap_or_default(),
         directory: args.dir.clone(),
     };
