@@ -15,7 +15,8 @@ pub enum Verb {
     Remove,
     /// Tell what is wanted, on disk, in the kernel, and in use.
     Status,
-    /// Fail unless each profile is loaded, in enforce mode, and every process of the guest carries it.
+    /// Fail unless each profile is loaded, in enforce mode, and every process of the guest carries it. Without names:
+    /// of each guest that has a file, is loaded, or runs.
     Verify,
     /// Remove what no definition and no process needs.
     Gc,
@@ -91,7 +92,7 @@ pub struct Args {
     /// Where securityfs is mounted
     #[arg(long, value_name = "DIR", default_value = "/sys/kernel/security")]
     pub securityfs: PathBuf,
-    /// Where procfs is mounted
+    /// Where procfs is mounted; it must be the host's, with all processes in it
     #[arg(long, value_name = "DIR", default_value = "/proc")]
     pub proc: PathBuf,
     /// Where AppArmor's parameters are

@@ -124,8 +124,11 @@ mod tests {
         fs::write(disk.join("TEMPLATE.qemu"), "").unwrap();
         tasks::tests::put(&proc, 5, 6, &format!("{used}//passt (enforce)"));
         let wanted = Wanted { profiles: [defined.parse().unwrap()].into(), ..Wanted::default() };
-        let found =
-            Found { loaded: kernel.list().unwrap(), tasks: tasks::scan(&proc).unwrap(), ..Found::default() };
+        let found = Found {
+            loaded: kernel.list().unwrap(),
+            tasks: tasks::scan(&kernel, &proc).unwrap(),
+            ..Found::default()
+        };
         let plan = |age| plan(&found, &wanted, &kernel, &disk, Duration::from_secs(age));
         assert!(plan(600).unwrap().is_empty());
         let garbage = plan(0).unwrap();

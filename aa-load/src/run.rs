@@ -1,6 +1,7 @@
 //! Each verb: what goes in, what comes out, and with which status.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, LineWriter, Write};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use aa_contract::{Exit, Loaded, ProfileName};
 use aa_load::input::{self, Item};
 use aa_load::status::{self, Found};
 use aa_load::{Cache, Error, InUse, Kernel, Loader, Options, Place, Profile};
-use aa_load::{batch, doctor, gc, remove, tasks, verify, wanted};
+use aa_load::{batch, doctor, gc, parameters, remove, tasks, verify, wanted};
 use clap::ValueEnum;
 
 use aa_load::args::{Args, Verb};
@@ -241,14 +242,14 @@ fn find(args: &Args, kernel: &Kernel) -> Result<Found, Error> {
     // The two places with most files, at the same time.
     let (loaded, tasks) = std::thread::scope(|scope| {
         let loaded = std::thread::Builder::new().spawn_scoped(scope, || kernel.list());
-        let tasks = tasks::scan(&args.proc);
+        let tasks = tasks::scan(kernel, &args.proc);
         let loaded = match loaded {
             Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             Err(_) => kernel.list(),
         };
         (loaded, tasks)
     });
-    Ok(Found { wanted: None, on_disk, grants, loaded: loaded?, tasks: tasks? })
+    Ok(Found { wanted: None, on_disk, grants, loaded: loaded?, tasks: tasks?, mode: None })
 }
 
 fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
@@ -261,6 +262,7 @@ fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
         Ok(wanted) => found.wanted = Some(wanted),
         Err(error) => out.note(&format!("definitions are not known: {error}")),
     }
+    found.mode = parameters::mode(&args.parameters).ok();
     let rows = status::rows(&found, &only);
     out.data(|mut out| {
         if args.json {
@@ -279,12 +281,14 @@ fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
 fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let mut names = names(args, out);
     let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
-    // Without definitions processes are known by their command line only.
-    found.wanted = wanted::read(&args.definitions).ok();
-    if args.operands.is_empty() {
-        names.clone_from(&found.on_disk);
-    }
+    found.wanted = Some(wanted::read_what_is_there(&args.definitions)?);
+    found.mode = Some(parameters::mode(&args.parameters)?);
     let hypervisors = verify::hypervisors(&args.proc)?;
+    if args.operands.is_empty() {
+        // A directory that is not there has no profiles, or was mistyped.
+        fs::read_dir(&args.dir).map_err(|source| Error::Host { path: args.dir.clone(), source })?;
+        names = verify::all(&found, &hypervisors);
+    }
     for name in names {
         if !out.result(&Place::Profile(name), verify::verify(name, &found, &hypervisors, &args.proc)) {
             break;
