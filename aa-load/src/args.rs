@@ -80,7 +80,7 @@ pub struct Args {
     /// [default: libvirt's directories for QEMU and LXC, and /etc/aa-svirt/guests]
     #[arg(long, value_name = "DIR")]
     pub definitions: Vec<PathBuf>,
-    /// gc: leave alone what is newer than this, since its guest may be starting
+    /// gc: leave alone what was written or loaded within this time, since its guest may be starting
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub min_age: u64,
     /// What policy may use [default: /usr/share/apparmor-features/features if there, else the kernel's]

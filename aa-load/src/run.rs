@@ -303,45 +303,56 @@ fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
         return Ok(());
     }
     let kernel = Kernel::open(&args.securityfs)?;
-    let wanted = wanted::read(&args.definitions)?;
-    let found = find(args, &kernel)?;
-    let garbage = gc::plan(&found, &wanted, &kernel, &args.dir, Duration::from_secs(args.min_age))?;
     let cache = if args.no_cache { None } else { Cache::open(&args.cache_dir).ok() };
+    let min_age = Duration::from_secs(args.min_age);
+    let places = gc::Places { kernel: &kernel, directory: &args.dir, cache: cache.as_ref(), min_age };
+    let look = || -> Result<_, Error> {
+        let wanted = wanted::read(&args.definitions)?;
+        let (loaded, tasks) = (kernel.list()?, tasks::in_use(&kernel, &args.proc)?);
+        let found = Found { loaded, tasks, ..Found::default() };
+        Ok((gc::plan(&found, &wanted, &places)?, found, wanted))
+    };
+    let (mut garbage, mut found, mut wanted) = look()?;
+    let locked: BTreeSet<ProfileName> = garbage.iter().map(|item| item.profile).collect();
+    let cache = cache.as_ref().filter(|_| !args.dry_run);
+    let locks = cache.and_then(|cache| cache.lock(locked.iter().copied()).ok());
+    if locks.is_some() {
+        // What was written or loaded since stays; nothing more is loaded from here on.
+        (garbage, found, wanted) = look()?;
+        garbage.retain(|item| locked.contains(&item.profile));
+    }
     for item in &garbage {
-        let place = Place::Profile(item.profile);
-        if item.in_kernel {
-            let result = remove(&kernel, &args.proc, item.profile, InUse::Refuse, args.dry_run);
-            let gone = result.is_ok();
-            if !out.result(&place, result) {
-                return Ok(());
-            }
-            if !gone {
-                continue;
-            }
-        }
-        for file in &item.files {
-            let verb = if args.dry_run { "would remove" } else { "removes" };
-            out.note(&format!("{place}{verb} {}", file.display()));
-        }
-        if !args.dry_run
-            && let Err(error) = gc::remove_files(item)
-        {
-            out.error(&place, &error);
+        if !collect_one(args, &kernel, item, out) {
+            return Ok(());
         }
     }
-    if let Some(cache) = cache.filter(|_| !args.dry_run) {
-        forget(&cache, &wanted.profiles, &found);
+    drop(locks);
+    if let Some(cache) = cache {
+        gc::forget(cache, &found, &wanted, min_age);
     }
     Ok(())
 }
 
-/// Drops cached policy that nothing needs. What cannot be dropped only takes space.
-fn forget(cache: &Cache, wanted: &BTreeSet<ProfileName>, found: &Found) {
-    for profile in cache.profiles().unwrap_or_default() {
-        if !wanted.contains(&profile) && !found.tasks.contains_key(&profile) {
-            let _ = cache.forget(profile);
+/// Removes what one guest has left behind. Says whether to go on.
+fn collect_one(args: &Args, kernel: &Kernel, item: &gc::Garbage, out: &mut Output) -> bool {
+    let place = Place::Profile(item.profile);
+    if item.in_kernel {
+        let result = remove(kernel, &args.proc, item.profile, InUse::Refuse, args.dry_run);
+        let gone = result.is_ok();
+        if !out.result(&place, result) || !gone {
+            return !out.closed;
         }
     }
+    for file in &item.files {
+        let verb = if args.dry_run { "would remove" } else { "removes" };
+        out.note(&format!("{place}{verb} {}", file.display()));
+    }
+    if !args.dry_run
+        && let Err(error) = gc::remove_files(item)
+    {
+        out.error(&place, &error);
+    }
+    true
 }
 
 fn examine(args: &Args, out: &mut Output) {

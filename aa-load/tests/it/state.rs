@@ -25,6 +25,16 @@ impl Host {
         fs::write(self.at(&format!("proc/{pid}/status")), format!("Uid:\t{user}\t{user}\t0\t0\n")).unwrap();
     }
 
+    /// Makes all of a profile an hour old.
+    fn age(&self, name: &str) {
+        let cache = self.at(&format!("cache/{name}.policy"));
+        let profiles = self.at("fs/apparmor/policy/profiles");
+        for path in [self.at("d").join(name), cache, profiles.join(format!("{name}.1"))] {
+            let touched = Command::new("touch").args(["-d", "1 hour ago"]).arg(path).status().unwrap();
+            assert!(touched.success());
+        }
+    }
+
     fn define(&self, file: &str, name: &str) {
         let file = self.at(file);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -74,6 +84,22 @@ fn nothing_is_removed_by_who_sees_only_a_part_of_all_processes() {
         let is_host = link.is_ok_and(|link| link == Path::new("pid:[4026531836]"));
         assert_eq!(status, Some(if is_host { 0 } else { 3 }), "{unshare:?}: {error}");
     }
+}
+
+#[test]
+fn a_profile_stays_that_aa_confine_is_about_to_enter() {
+    let host = Host::new();
+    host.load(&[NAME, OTHER]);
+    host.process(41, "aa-confine (enforce)");
+    host.call(41, &format!("/x/aa-confine --uuid {} -- qemu", uuid(NAME)), 1000);
+    host.expect(&["remove", NAME], "", 1, &[], &["in use by process 41"], "");
+    assert_eq!(host.removed(), "");
+    host.expect(&["gc", "--min-age", "0"], "", 0, &[OTHER], &["removes"], "");
+    assert_eq!(host.removed(), OTHER);
+    assert!(host.at("d").join(NAME).exists() && !host.at("d").join(OTHER).exists());
+    // It is not under it yet, so it is none of its processes.
+    host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
+    host.expect(&["remove", "--force", NAME], "", 0, &["removed"], &[], "");
 }
 
 #[test]
@@ -151,6 +177,48 @@ fn apparmor_that_complains_as_a_whole_is_told_by_verify_status_and_doctor() {
     fs::remove_file(host.at("parameters/mode")).unwrap();
     host.expect(&["verify", NAME], "", 3, &[], &["parameters/mode"], "");
     assert!(host.run(&["status", NAME], "").status.success());
+}
+
+#[test]
+fn gc_looks_again_under_the_locks() {
+    let host = Host::new();
+    host.load(&[NAME, OTHER]);
+    for name in [NAME, OTHER] {
+        host.age(name);
+    }
+    let cache = aa_load::Cache::open(&host.at("cache")).unwrap();
+    let locks = cache.lock([NAME, OTHER].map(|name| name.parse().unwrap())).unwrap();
+    let mut command = host.command(&["gc"]);
+    let mut gc = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(gc.try_wait().unwrap().is_none());
+    assert_eq!(host.removed(), "");
+    // Meanwhile it is written again, as for a guest that starts.
+    host.profile(NAME);
+    drop(locks);
+    let output = gc.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert!(text(&output.stdout).contains(OTHER) && !text(&output.stdout).contains(NAME));
+    assert!(host.at("d").join(NAME).exists() && !host.at("d").join(OTHER).exists());
+}
+
+#[test]
+fn gc_leaves_alone_what_was_loaded_though_nothing_was_to_be_done() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    fs::remove_file(host.at("d").join(OTHER)).unwrap();
+    let dry_run = ["gc", "--dry-run"];
+    host.age(NAME);
+    host.expect(&dry_run, "", 0, &[NAME], &["would remove"], "");
+    host.expect(&[NAME], "", 0, &["unchanged"], &[], "");
+    host.expect(&dry_run, "", 0, &[], &[], "");
+    // Nor does gc take that mark away.
+    for _ in 0..2 {
+        host.expect(&["gc"], "", 0, &[], &[], "");
+    }
+    host.age(NAME);
+    host.expect(&["gc"], "", 0, &[NAME], &["removes"], "");
+    assert!(!host.at(&format!("cache/{NAME}.policy")).exists());
 }
 
 #[test]
