@@ -39,7 +39,8 @@ pub struct Args {
     #[arg(long, value_name = "UUID", value_parser = Profile::of_guest)]
     uuid: Option<Profile>,
 
-    /// Change at once and not at the exec: the profile itself must then allow executing COMMAND
+    /// Change at once and not at the exec: the profile itself must then allow executing COMMAND. Nobody can
+    /// take the profile away any more between the look at it and the exec
     #[arg(long)]
     now: bool,
 
@@ -51,7 +52,7 @@ pub struct Args {
     #[arg(long, value_name = "NS")]
     namespace: Option<Namespace>,
 
-    /// Take a profile in complain mode too, which only logs and confines nothing
+    /// Take a profile, and AppArmor as a whole, in complain mode too, which only logs and confines nothing
     #[arg(long)]
     allow_complain: bool,
 

@@ -69,11 +69,11 @@ pub enum Complain {
 ///
 /// # Errors
 ///
-/// /proc is not procfs, AppArmor is off, the kernel refused the change, or the label that reads back
-/// is not the profile in enforce mode. The caller must then execute nothing.
+/// /proc is not procfs, AppArmor is off or enforces nothing, the kernel refused the change, or the label that
+/// reads back is not the profile in enforce mode. The caller must then execute nothing.
 pub fn confine(request: &Request) -> Result<(), Error> {
     let attributes = ProcAttr::open()?;
-    sysfs::require_apparmor()?;
+    sysfs::require_apparmor(request.complain)?;
     let before = attributes.current()?;
     let wanted = request.target.kernel_name();
     let write = Write { method: request.method, moment: request.moment, name: wanted.clone() };
