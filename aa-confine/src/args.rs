@@ -10,7 +10,8 @@ use clap::{ArgGroup, CommandFactory, Parser};
 ///
 /// The profile must be loaded and in enforce mode. The change is written to the kernel, read back,
 /// and only then is COMMAND executed, in this same process: process id, environment, working
-/// directory and open files stay the caller's.
+/// directory and open files stay the caller's. Not so SIGPIPE, which is as by default again, and a
+/// standard stream that was closed, which is /dev/null.
 #[derive(Debug, Parser)]
 #[command(
     name = "aa-confine",

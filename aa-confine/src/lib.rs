@@ -98,7 +98,9 @@ fn refusal(mismatch: Mismatch, wanted: String, found: String) -> Error {
 }
 
 /// Replaces this process by the command (its name, looked up in `PATH` if it has no slash, and its
-/// arguments); returns only if that failed. Environment, working directory and open files stay.
+/// arguments); returns only if that failed. Environment, working directory and open files stay. Not so
+/// what Rust's library changes before main, and nobody can tell afterwards: a SIGPIPE that was ignored is as by
+/// default, and a standard stream that was closed is /dev/null.
 pub fn execute(command: &[OsString]) -> Error {
     let Some((program, arguments)) = command.split_first() else {
         return Error::NoCommand;
