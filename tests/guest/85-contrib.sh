@@ -44,6 +44,20 @@ case_the_shell_example_leaves_no_profile_of_a_failed_start() {
     [ -z "$(mode_of "$PROFILE")" ]
 }
 
+# aa-confine has the account of QEMU there, which is not told.
+case_the_shell_example_starts_nothing_that_apparmor_does_not_confine() {
+    account_guest loosened
+    trap 'printf enforce >/sys/module/apparmor/parameters/mode' EXIT
+    printf complain >/sys/module/apparmor/parameters/mode
+    expect 1 example loosened
+    says "$stderr" 'AppArmor as a whole is in mode complain'
+    [ ! -e "/run/aa-svirt/$UUID" ]
+    [ -z "$(mode_of "$PROFILE")" ]
+    printf enforce >/sys/module/apparmor/parameters/mode
+    start_example loosened
+    "$CONFINED_GUEST" stop loosened.xml
+}
+
 case_the_shell_example_keeps_a_running_guest_from_a_second_start() {
     account_guest twice
     start_example twice
