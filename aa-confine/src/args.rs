@@ -10,7 +10,8 @@ use clap::{ArgGroup, CommandFactory, Parser};
 ///
 /// The profile must be loaded and in enforce mode. The change is written to the kernel, read back,
 /// and only then is COMMAND executed, in this same process: process id, environment, working
-/// directory and open files stay the caller's.
+/// directory and open files stay the caller's. Not so SIGPIPE, which is as by default again, and a
+/// standard stream that was closed, which is /dev/null.
 #[derive(Debug, Parser)]
 #[command(
     name = "aa-confine",
@@ -42,7 +43,8 @@ pub struct Args {
     #[arg(long, value_name = "UUID", value_parser = Profile::of_guest)]
     uuid: Option<Profile>,
 
-    /// Change at once and not at the exec: the profile itself must then allow executing COMMAND
+    /// Change at once and not at the exec: the profile itself must then allow executing COMMAND. Nobody can
+    /// take the profile away any more between the look at it and the exec
     #[arg(long)]
     now: bool,
 
@@ -54,7 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "NS")]
     namespace: Option<Namespace>,
 
-    /// Take a profile in complain mode too, which only logs and confines nothing
+    /// Take a profile, and AppArmor as a whole, in complain mode too, which only logs and confines nothing
     #[arg(long)]
     allow_complain: bool,
 

@@ -71,6 +71,16 @@ pub enum Error {
         "AppArmor is off: boot with apparmor=1 and apparmor in the kernel's list of security modules (lsm=)"
     )]
     Off,
+    /// AppArmor's mode as a whole, in which every profile is.
+    #[error(
+        "{place}: AppArmor as a whole is in mode {mode:?}, and denies nothing: write \"enforce\" there, or give --allow-complain"
+    )]
+    ComplainsAsAWhole {
+        /// The path.
+        place: String,
+        /// What it reads.
+        mode: String,
+    },
     /// The thread has no such attribute.
     #[error("{place}: no such file, so this kernel cannot change a profile")]
     NoAttribute {

@@ -69,11 +69,11 @@ pub enum Complain {
 ///
 /// # Errors
 ///
-/// /proc is not procfs, AppArmor is off, the kernel refused the change, or the label that reads back
-/// is not the profile in enforce mode. The caller must then execute nothing.
+/// /proc is not procfs, AppArmor is off or enforces nothing, the kernel refused the change, or the label that
+/// reads back is not the profile in enforce mode. The caller must then execute nothing.
 pub fn confine(request: &Request) -> Result<(), Error> {
     let attributes = ProcAttr::open()?;
-    sysfs::require_apparmor()?;
+    sysfs::require_apparmor(request.complain)?;
     let before = attributes.current()?;
     let wanted = request.target.kernel_name();
     let write = Write { method: request.method, moment: request.moment, name: wanted.clone() };
@@ -98,7 +98,9 @@ fn refusal(mismatch: Mismatch, wanted: String, found: String) -> Error {
 }
 
 /// Replaces this process by the command (its name, looked up in `PATH` if it has no slash, and its
-/// arguments); returns only if that failed. Environment, working directory and open files stay.
+/// arguments); returns only if that failed. Environment, working directory and open files stay. Not so
+/// what Rust's library changes before main, and nobody can tell afterwards: a SIGPIPE that was ignored is as by
+/// default, and a standard stream that was closed is /dev/null.
 pub fn execute(command: &[OsString]) -> Error {
     let Some((program, arguments)) = command.split_first() else {
         return Error::NoCommand;

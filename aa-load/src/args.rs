@@ -15,7 +15,8 @@ pub enum Verb {
     Remove,
     /// Tell what is wanted, on disk, in the kernel, and in use.
     Status,
-    /// Fail unless each profile is loaded, in enforce mode, and every process of the guest carries it.
+    /// Fail unless each profile is loaded, in enforce mode, and every process of the guest carries it. Without names:
+    /// of each guest that has a file, is loaded, or runs.
     Verify,
     /// Remove what no definition and no process needs.
     Gc,
@@ -56,7 +57,7 @@ pub struct Args {
     /// remove: also where a process carries the profile, which is unconfined from then on
     #[arg(long)]
     pub force: bool,
-    /// replace: load the whole set in one write to the kernel, which takes all of it or nothing; a profile that does not
+    /// replace, and no other verb: load the whole set in one write to the kernel, which takes all of it or nothing; a profile that does not
     /// compile is named, and is not in the set
     #[arg(long)]
     pub direct: bool,
@@ -76,10 +77,11 @@ pub struct Args {
     /// Seconds after which a run of the parser is ended
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub timeout: u64,
-    /// Where guests are defined, as domain XML; may be repeated [default: libvirt's directories for QEMU and LXC]
+    /// Where guests are defined, as domain XML in *.xml or in domain.xml of a directory for each; may be repeated
+    /// [default: libvirt's directories for QEMU and LXC, and /etc/aa-svirt/guests]
     #[arg(long, value_name = "DIR")]
     pub definitions: Vec<PathBuf>,
-    /// gc: leave alone what is newer than this, since its guest may be starting
+    /// gc: leave alone what was written or loaded within this time, since its guest may be starting
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub min_age: u64,
     /// What policy may use [default: /usr/share/apparmor-features/features if there, else the kernel's]
@@ -91,9 +93,12 @@ pub struct Args {
     /// Where securityfs is mounted
     #[arg(long, value_name = "DIR", default_value = "/sys/kernel/security")]
     pub securityfs: PathBuf,
-    /// Where procfs is mounted
+    /// Where procfs is mounted; it must be the host's, with all processes in it
     #[arg(long, value_name = "DIR", default_value = "/proc")]
     pub proc: PathBuf,
+    /// Where AppArmor's parameters are
+    #[arg(long, value_name = "DIR", default_value = crate::parameters::DIRECTORY)]
+    pub parameters: PathBuf,
 }
 
 const AFTER: &str = "\

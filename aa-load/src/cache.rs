@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use aa_contract::ProfileName;
 use sha2::{Digest, Sha256};
@@ -71,7 +72,11 @@ impl Cache {
     /// The compiled policy of a profile, if it was made from exactly what `key` stands for. An entry that is cut off or
     /// changed counts as none.
     pub(crate) fn get(&self, profile: ProfileName, key: &Sum) -> Option<Vec<u8>> {
-        self.get_entry(&self.entry(profile), key)
+        let path = self.entry(profile);
+        let policy = self.get_entry(&path, key)?;
+        // For gc: where the kernel holds it already, nothing else tells of this load.
+        let _ = File::open(&path).and_then(|entry| entry.set_modified(SystemTime::now()));
+        Some(policy)
     }
 
     fn get_entry(&self, path: &Path, key: &Sum) -> Option<Vec<u8>> {
@@ -183,7 +188,8 @@ impl Cache {
         Ok(version)
     }
 
-    fn entry(&self, profile: ProfileName) -> PathBuf {
+    /// Where a profile's compiled policy is kept.
+    pub(crate) fn entry(&self, profile: ProfileName) -> PathBuf {
         self.directory.join(format!("{profile}.policy"))
     }
 
@@ -303,7 +309,7 @@ mod tests {
             let file =
                 File::options().write(true).open(cache.directory.join(base_name(&key(number)))).unwrap();
             let day = std::time::Duration::from_secs(86_400 * (number as u64 + 1));
-            file.set_modified(std::time::SystemTime::UNIX_EPOCH + day).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + day).unwrap();
         }
         for number in 0..MOST_BASES + 2 {
             assert_eq!(cache.base(&key(number)).is_some(), number >= 2, "{number}");

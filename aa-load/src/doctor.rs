@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,7 +10,9 @@ use crate::cache;
 use crate::features;
 use crate::kernel::Kernel;
 use crate::load::Options;
+use crate::parameters;
 use crate::parser::Parser;
+use crate::trust::{self, Problem};
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -61,8 +62,8 @@ pub struct Report {
 /// Places that only the doctor looks at.
 #[derive(Debug, Clone)]
 pub struct Places {
-    /// `/sys/module/apparmor/parameters/enabled`
-    pub enabled: PathBuf,
+    /// AppArmor's parameters.
+    pub parameters: PathBuf,
     /// `/sys/kernel/security/lsm` and the like are below the options' securityfs; this is where programs are.
     pub path: Vec<PathBuf>,
     /// The directory of guests' profiles.
@@ -73,17 +74,21 @@ pub struct Places {
 pub fn examine(options: &Options, places: &Places) -> Report {
     let mut checks = Vec::new();
     let mut say = |name, state, detail: String| checks.push(Check { name, state, detail });
-    let enabled = fs::read_to_string(&places.enabled).unwrap_or_default();
-    let on = enabled.trim() == "Y";
+    let on = parameters::read(&places.parameters, "enabled").is_ok_and(|enabled| enabled == "Y");
     say(
         "kernel",
         if on { State::Ok } else { State::Failed },
         if on {
             "AppArmor is on".into()
         } else {
-            format!("AppArmor is off or not built in ({} is not Y)", places.enabled.display())
+            format!(
+                "AppArmor is off or not built in ({} is not Y)",
+                places.parameters.join("enabled").display()
+            )
         },
     );
+    let (state, detail) = mode(&places.parameters);
+    say("mode", state, detail);
     let kernel = Kernel::open(&options.securityfs);
     match &kernel {
         Ok(kernel) => say("securityfs", State::Ok, kernel.root().display().to_string()),
@@ -91,6 +96,8 @@ pub fn examine(options: &Options, places: &Places) -> Report {
     }
     let (state, detail) = privilege(&options.proc);
     say("privilege", state, detail);
+    let (state, detail) = lock(&places.parameters);
+    say("policy lock", state, detail);
     let (state, detail) = parser(options);
     say("parser", state, detail);
     if let Ok(kernel) = &kernel {
@@ -127,10 +134,10 @@ pub fn examine(options: &Options, places: &Places) -> Report {
             format!("{} is missing: the kernel's own are used", pinned.display()),
         );
     }
-    for (name, directory) in [("abstractions", &options.base), ("profiles", &places.directory)] {
-        let (state, detail) = owned(directory);
-        say(name, state, detail);
-    }
+    let (state, detail) = owned(&options.base);
+    say("abstractions", state, detail);
+    let (state, detail) = profiles(&places.directory);
+    say("profiles", state, detail);
     let (state, detail) = match &options.cache {
         None => (State::Warning, "not used".into()),
         Some(directory) => match cache::check(directory) {
@@ -153,6 +160,24 @@ pub fn examine(options: &Options, places: &Places) -> Report {
     let secmodel = (on && kernel.is_ok()).then_some(SecurityModel { model: "apparmor", doi: "0" });
     let ok = checks.iter().all(|check| check.state != State::Failed);
     Report { version: 1, secmodel, ok, checks }
+}
+
+/// AppArmor's mode as a whole: in any other than this one no profile is of its own mode.
+fn mode(parameters: &Path) -> (State, String) {
+    match parameters::mode(parameters) {
+        Ok(mode) if mode == parameters::ENFORCE => (State::Ok, mode),
+        Ok(mode) => (State::Failed, format!("every profile is in mode {mode}, whatever it says itself")),
+        Err(error) => (State::Failed, error.to_string()),
+    }
+}
+
+/// Whether the kernel takes policy at all until it is booted again.
+fn lock(parameters: &Path) -> (State, String) {
+    match parameters::read(parameters, "lock_policy") {
+        Ok(locked) if locked == "N" => (State::Ok, "policy can be changed".into()),
+        Ok(_) => (State::Failed, "policy is locked until the next boot (apparmor.lock_policy)".into()),
+        Err(error) => (State::Failed, error.to_string()),
+    }
 }
 
 /// `CAP_MAC_ADMIN` in the effective set, and root: the kernel asks for both.
@@ -189,22 +214,21 @@ fn parser(options: &Options) -> (State, String) {
     }
 }
 
-/// Whether only root can change a directory whose files become policy.
+/// Whether nobody else can change a directory whose files become policy, by what a load asks of it.
 fn owned(directory: &Path) -> (State, String) {
-    let shown = directory.display();
-    match fs::metadata(directory) {
-        Err(error) => (State::Failed, format!("{shown}: {error}")),
-        Ok(metadata) if !metadata.is_dir() => (State::Failed, format!("{shown} is not a directory")),
-        Ok(metadata) => {
-            let mode = metadata.permissions().mode() & 0o7777;
-            if metadata.uid() != 0 {
-                (State::Failed, format!("{shown} belongs to user {}, not to root", metadata.uid()))
-            } else if mode & 0o022 != 0 {
-                (State::Failed, format!("{shown} can be written by others (mode {mode:04o})"))
-            } else {
-                (State::Ok, format!("{shown} (mode {mode:04o})"))
-            }
-        }
+    match trust::directory(directory) {
+        Ok(_) => (State::Ok, directory.display().to_string()),
+        Err(Problem { path, source }) => (State::Failed, format!("{}: {source}", path.display())),
+    }
+}
+
+/// The directory of guests' profiles, which aa-render makes if only its last component is missing.
+fn profiles(directory: &Path) -> (State, String) {
+    let missing = directory.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    match directory.parent().filter(|_| missing).map(owned) {
+        Some((State::Ok, _)) => (State::Ok, format!("{} is made when needed", directory.display())),
+        Some(failed) => failed,
+        None => owned(directory),
     }
 }
 
@@ -312,7 +336,9 @@ mod tests {
         let at = |name: &str| root.path().join(name);
         fs::create_dir_all(at("proc/self")).unwrap();
         fs::write(at("proc/self/status"), "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n").unwrap();
-        fs::write(at("enabled"), "Y\n").unwrap();
+        for (name, value) in [("enabled", "Y\n"), ("mode", "enforce"), ("lock_policy", "N\n")] {
+            fs::write(at(name), value).unwrap();
+        }
         fs::write(at("lsm"), "lockdown,landlock,apparmor\n").unwrap();
         fs::create_dir_all(at("proc/sys/kernel")).unwrap();
         fs::write(at("proc/sys/kernel/osrelease"), "6.12.0-5-amd64\n").unwrap();
@@ -327,23 +353,24 @@ mod tests {
             cache: None,
             ..Options::default()
         };
-        let places = Places { enabled: at("enabled"), path: vec![], directory: at("profiles") };
+        let places = Places { parameters: root.path().into(), path: vec![], directory: at("profiles") };
         let report = examine(&options, &places);
         for name in [
             "kernel",
+            "mode",
             "securityfs",
             "privilege",
+            "policy lock",
             "features",
             "namespace",
             "own profiles",
+            "profiles",
             "landlock",
             "aa-load",
         ] {
             assert_eq!(state(&report, name), State::Ok, "{name}");
         }
-        for name in ["parser", "profiles"] {
-            assert_eq!(state(&report, name), State::Failed, "{name}");
-        }
+        assert_eq!(state(&report, "parser"), State::Failed);
         assert!(!report.ok);
         let json = serde_json::to_string(&report.secmodel).unwrap();
         assert_eq!(json, r#"{"model":"apparmor","doi":"0"}"#);
@@ -381,5 +408,50 @@ mod tests {
         let (state, detail) = cages(&kernel);
         assert_eq!(state, State::Warning);
         assert!(detail.ends_with("aa-render, aa-load, aa-confine"), "{detail}");
+    }
+
+    #[test]
+    fn a_mode_or_a_lock_that_holds_for_all_profiles_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, value: &str| fs::write(dir.path().join(name), value).unwrap();
+        assert_eq!((mode(dir.path()).0, lock(dir.path()).0), (State::Failed, State::Failed), "not known");
+        for (value, state) in [("enforce", State::Ok), ("complain\n", State::Failed), ("kill", State::Failed)]
+        {
+            put("mode", value);
+            assert_eq!(mode(dir.path()).0, state, "{value}");
+        }
+        for (value, state) in [("N\n", State::Ok), ("Y\n", State::Failed)] {
+            put("lock_policy", value);
+            assert_eq!(lock(dir.path()).0, state, "{value}");
+        }
+        assert!(lock(dir.path()).1.contains("apparmor.lock_policy"));
+    }
+
+    #[test]
+    fn a_directory_of_profiles_is_judged_as_a_load_and_a_render_judge_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mode =
+            |name: &str, mode| fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+        let state = |name: &str| profiles(&at(name)).0;
+        fs::create_dir_all(at("up/d")).unwrap();
+        assert_eq!(state("up/d"), State::Ok);
+        assert_eq!(state("up/none"), State::Ok, "aa-render makes it");
+        assert_eq!(state("none/none"), State::Failed);
+        assert_eq!(owned(&at("up/none")).0, State::Failed);
+        mode("up", 0o777);
+        for name in ["up/d", "up/none"] {
+            let (state, detail) = profiles(&at(name));
+            assert_eq!(state, State::Failed, "{name}");
+            assert!(detail.contains("everybody may write to it"), "{detail}");
+        }
+        // What is in a sticky directory stays there.
+        mode("up", 0o1777);
+        assert_eq!(state("up/d"), State::Ok);
+        mode("up/d", 0o1777);
+        assert_eq!(state("up/d"), State::Failed);
+        fs::write(at("file"), "").unwrap();
+        assert_eq!(state("file"), State::Failed);
     }
 }

@@ -89,7 +89,9 @@ pub enum Error {
     #[error("AppArmor is not available: {0}")]
     NoAppArmor(String),
     /// The kernel's policy files refuse this process.
-    #[error("no privilege to change policy (CAP_MAC_ADMIN, as root): {0}")]
+    #[error(
+        "no privilege to change policy (CAP_MAC_ADMIN, as root), or it is locked until the next boot: {0}"
+    )]
     Privilege(io::Error),
     /// A file of the host could not be read or written.
     #[error("{}: {source}", Printable(&.path.to_string_lossy()))]
@@ -140,7 +142,9 @@ pub enum ParserError {
     #[error("not in the kernel")]
     NotLoaded,
     /// The kernel lets this process load nothing.
-    #[error("no privilege to change policy (CAP_MAC_ADMIN, as root): {0}")]
+    #[error(
+        "no privilege to change policy (CAP_MAC_ADMIN, as root), or it is locked until the next boot: {0}"
+    )]
     Privilege(String),
     /// The parser finds no AppArmor in the kernel.
     #[error("AppArmor is not available: {0}")]

@@ -18,6 +18,7 @@ pub mod kernel;
 mod lines;
 pub mod load;
 mod merge;
+pub mod parameters;
 pub mod parser;
 mod process;
 pub mod remove;

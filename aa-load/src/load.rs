@@ -331,7 +331,7 @@ impl Loader {
 
     /// Removes a child that the profile no longer has. The kernel keeps it otherwise, for anything to change into.
     fn remove_stale(&self, child: &str) -> Result<(), Error> {
-        let in_use = tasks::scan(&self.options.proc)?
+        let in_use = tasks::scan(&self.kernel, &self.options.proc)?
             .into_values()
             .flatten()
             .any(|task| task.label.split("//&").any(|component| component.ends_with(child)));

@@ -11,7 +11,7 @@ use crate::tasks;
 /// Whether a profile may go though a process carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InUse {
-    /// It stays, and the processes are named.
+    /// It stays, and the processes are named, with those that are about to carry it.
     Refuse,
     /// It goes, and they are unconfined from then on, for good.
     Force,
@@ -33,7 +33,7 @@ pub fn remove(
         return Err(Error::NotLoaded);
     }
     if in_use == InUse::Refuse
-        && let Some(tasks) = tasks::scan(proc)?.remove(&name)
+        && let Some(tasks) = tasks::in_use(kernel, proc)?.remove(&name)
     {
         return Err(Error::InUse(tasks));
     }
@@ -70,6 +70,14 @@ mod tests {
         assert_eq!(written(), NAME);
         fs::write(kernel.root().join(".remove"), "").unwrap();
         fs::remove_dir_all(proc.join("41")).unwrap();
+        // Not yet under it, but about to be.
+        tasks::tests::put(&proc, 42, 42, "aa-confine (enforce)");
+        let confine = format!("aa-confine\0--profile\0{NAME}\0--\0qemu\0");
+        fs::write(proc.join("42/cmdline"), &confine).unwrap();
+        let error = run(InUse::Refuse, false).unwrap_err().to_string();
+        assert!(error.contains("process 42"), "{error}");
+        assert_eq!(written(), "");
+        fs::write(proc.join("42/cmdline"), confine.replace(NAME, &NAME.replacen('a', "b", 1))).unwrap();
         assert!(run(InUse::Refuse, false).is_ok());
         assert_eq!(written(), NAME);
         // Labels that cannot be read might be this one.

@@ -1,8 +1,8 @@
 //! Each verb: what goes in, what comes out, and with which status.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, LineWriter, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use aa_contract::record::to_line;
@@ -10,7 +10,7 @@ use aa_contract::{Exit, Loaded, ProfileName};
 use aa_load::input::{self, Item};
 use aa_load::status::{self, Found};
 use aa_load::{Cache, Error, InUse, Kernel, Loader, Options, Place, Profile};
-use aa_load::{batch, doctor, gc, remove, tasks, verify, wanted};
+use aa_load::{batch, doctor, gc, parameters, remove, tasks, verify, wanted};
 use clap::ValueEnum;
 
 use aa_load::args::{Args, Verb};
@@ -59,6 +59,12 @@ impl Output {
     fn error(&mut self, place: &Place, error: &Error) {
         self.exit = self.exit.max(error.exit());
         self.note(&format!("{place}{error}"));
+    }
+
+    /// What is wrong with the call.
+    fn usage(&mut self, text: &str) {
+        self.note(text);
+        self.exit = Exit::Usage;
     }
 
     /// A line for people.
@@ -139,6 +145,11 @@ fn jobs(args: &Args) -> usize {
 }
 
 fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
+    // The kernel's one write for a whole set is a replacement.
+    if args.direct && matches!(verb, Verb::Add) {
+        out.usage("--direct replaces what is loaded, so it does not go with add");
+        return Ok(());
+    }
     let loader = Loader::new(&options(args))?;
     if let Some(problem) = loader.cache_problem() {
         out.note(&format!("{}: no cache is used: {problem}", args.cache_dir.display()));
@@ -237,14 +248,14 @@ fn find(args: &Args, kernel: &Kernel) -> Result<Found, Error> {
     // The two places with most files, at the same time.
     let (loaded, tasks) = std::thread::scope(|scope| {
         let loaded = std::thread::Builder::new().spawn_scoped(scope, || kernel.list());
-        let tasks = tasks::scan(&args.proc);
+        let tasks = tasks::scan(kernel, &args.proc);
         let loaded = match loaded {
             Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             Err(_) => kernel.list(),
         };
         (loaded, tasks)
     });
-    Ok(Found { wanted: None, on_disk, grants, loaded: loaded?, tasks: tasks? })
+    Ok(Found { wanted: None, on_disk, grants, loaded: loaded?, tasks: tasks?, mode: None })
 }
 
 fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
@@ -257,6 +268,7 @@ fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
         Ok(wanted) => found.wanted = Some(wanted),
         Err(error) => out.note(&format!("definitions are not known: {error}")),
     }
+    found.mode = parameters::mode(&args.parameters).ok();
     let rows = status::rows(&found, &only);
     out.data(|mut out| {
         if args.json {
@@ -275,12 +287,14 @@ fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
 fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let mut names = names(args, out);
     let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
-    // Without definitions processes are known by their command line only.
-    found.wanted = wanted::read(&args.definitions).ok();
-    if args.operands.is_empty() {
-        names.clone_from(&found.on_disk);
-    }
+    found.wanted = Some(wanted::read_what_is_there(&args.definitions)?);
+    found.mode = Some(parameters::mode(&args.parameters)?);
     let hypervisors = verify::hypervisors(&args.proc)?;
+    if args.operands.is_empty() {
+        // A directory that is not there has no profiles, or was mistyped.
+        fs::read_dir(&args.dir).map_err(|source| Error::Host { path: args.dir.clone(), source })?;
+        names = verify::all(&found, &hypervisors);
+    }
     for name in names {
         if !out.result(&Place::Profile(name), verify::verify(name, &found, &hypervisors, &args.proc)) {
             break;
@@ -291,56 +305,66 @@ fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
 
 fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
     if !args.operands.is_empty() {
-        out.note("gc takes no names: it removes what no definition and no process needs");
-        out.exit = Exit::Usage;
+        out.usage("gc takes no names: it removes what no definition and no process needs");
         return Ok(());
     }
     let kernel = Kernel::open(&args.securityfs)?;
-    let wanted = wanted::read(&args.definitions)?;
-    let found = find(args, &kernel)?;
-    let garbage = gc::plan(&found, &wanted, &kernel, &args.dir, Duration::from_secs(args.min_age))?;
     let cache = if args.no_cache { None } else { Cache::open(&args.cache_dir).ok() };
+    let min_age = Duration::from_secs(args.min_age);
+    let places = gc::Places { kernel: &kernel, directory: &args.dir, cache: cache.as_ref(), min_age };
+    let look = || -> Result<_, Error> {
+        let wanted = wanted::read(&args.definitions)?;
+        let (loaded, tasks) = (kernel.list()?, tasks::in_use(&kernel, &args.proc)?);
+        let found = Found { loaded, tasks, ..Found::default() };
+        Ok((gc::plan(&found, &wanted, &places)?, found, wanted))
+    };
+    let (mut garbage, mut found, mut wanted) = look()?;
+    let locked: BTreeSet<ProfileName> = garbage.iter().map(|item| item.profile).collect();
+    let cache = cache.as_ref().filter(|_| !args.dry_run);
+    let locks = cache.and_then(|cache| cache.lock(locked.iter().copied()).ok());
+    if locks.is_some() {
+        // What was written or loaded since stays; nothing more is loaded from here on.
+        (garbage, found, wanted) = look()?;
+        garbage.retain(|item| locked.contains(&item.profile));
+    }
     for item in &garbage {
-        let place = Place::Profile(item.profile);
-        if item.in_kernel {
-            let result = remove(&kernel, &args.proc, item.profile, InUse::Refuse, args.dry_run);
-            let gone = result.is_ok();
-            if !out.result(&place, result) {
-                return Ok(());
-            }
-            if !gone {
-                continue;
-            }
-        }
-        for file in &item.files {
-            let verb = if args.dry_run { "would remove" } else { "removes" };
-            out.note(&format!("{place}{verb} {}", file.display()));
-        }
-        if !args.dry_run
-            && let Err(error) = gc::remove_files(item)
-        {
-            out.error(&place, &error);
+        if !collect_one(args, &kernel, item, out) {
+            return Ok(());
         }
     }
-    if let Some(cache) = cache.filter(|_| !args.dry_run) {
-        forget(&cache, &wanted.profiles, &found);
+    drop(locks);
+    if let Some(cache) = cache {
+        gc::forget(cache, &found, &wanted, min_age);
     }
     Ok(())
 }
 
-/// Drops cached policy that nothing needs. What cannot be dropped only takes space.
-fn forget(cache: &Cache, wanted: &BTreeSet<ProfileName>, found: &Found) {
-    for profile in cache.profiles().unwrap_or_default() {
-        if !wanted.contains(&profile) && !found.tasks.contains_key(&profile) {
-            let _ = cache.forget(profile);
+/// Removes what one guest has left behind. Says whether to go on.
+fn collect_one(args: &Args, kernel: &Kernel, item: &gc::Garbage, out: &mut Output) -> bool {
+    let place = Place::Profile(item.profile);
+    if item.in_kernel {
+        let result = remove(kernel, &args.proc, item.profile, InUse::Refuse, args.dry_run);
+        let gone = result.is_ok();
+        if !out.result(&place, result) || !gone {
+            return !out.closed;
         }
     }
+    for file in &item.files {
+        let verb = if args.dry_run { "would remove" } else { "removes" };
+        out.note(&format!("{place}{verb} {}", file.display()));
+    }
+    if !args.dry_run
+        && let Err(error) = gc::remove_files(item)
+    {
+        out.error(&place, &error);
+    }
+    true
 }
 
 fn examine(args: &Args, out: &mut Output) {
     let path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect());
     let places = doctor::Places {
-        enabled: PathBuf::from("/sys/module/apparmor/parameters/enabled"),
+        parameters: args.parameters.clone(),
         path: path.unwrap_or_default(),
         directory: args.dir.clone(),
     };

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::kernel::InKernel;
+use crate::parameters;
 use crate::tasks::Task;
 use crate::wanted::Wanted;
 
@@ -28,6 +29,8 @@ pub struct Found {
     pub loaded: BTreeMap<ProfileName, InKernel>,
     /// The threads that carry each profile.
     pub tasks: BTreeMap<ProfileName, Vec<Task>>,
+    /// AppArmor's mode as a whole; absent if it cannot be read.
+    pub mode: Option<String>,
 }
 
 /// One guest's line.
@@ -123,7 +126,8 @@ pub fn rows(found: &Found, only: &BTreeSet<ProfileName>) -> Vec<Row> {
 fn row(found: &Found, name: ProfileName) -> Row {
     let loaded = found.loaded.get(&name);
     let mut processes: BTreeMap<u32, Process> = BTreeMap::new();
-    for task in found.tasks.get(&name).into_iter().flatten() {
+    let tasks = found.tasks.get(&name).map(Vec::as_slice).unwrap_or_default();
+    for task in tasks {
         processes
             .entry(task.pid)
             .or_insert_with(|| Process {
@@ -142,7 +146,14 @@ fn row(found: &Found, name: ProfileName) -> Row {
         (grants.is_some_and(|grants| !grants.whole), "its file of temporary grants cannot be read"),
         (loaded.is_none() && !processes.is_empty(), "a process carries it, the kernel no longer holds it"),
         (running.is_some() && loaded.is_none(), "the guest runs, the profile is not in the kernel"),
-        (running.is_some_and(|pid| !processes.contains_key(pid)), "the guest's process does not carry it"),
+        (
+            running.is_some_and(|pid| !tasks.iter().any(|task| task.pid == *pid && task.is_under(name))),
+            "the guest's process does not carry it",
+        ),
+        (
+            loaded.is_some() && found.mode.as_ref().is_some_and(|mode| mode != parameters::ENFORCE),
+            "AppArmor as a whole does not enforce",
+        ),
         (loaded.is_some() && !on_disk, "in the kernel, no file"),
         (
             wanted == Some(false) && processes.is_empty() && (on_disk || loaded.is_some()),
@@ -233,7 +244,8 @@ mod tests {
             on_disk,
             grants,
             loaded: kernel.list().unwrap(),
-            tasks: crate::tasks::scan(&proc).unwrap(),
+            tasks: crate::tasks::scan(&kernel, &proc).unwrap(),
+            mode: Some("enforce".to_owned()),
         };
         let all = BTreeSet::new();
         let row = rows(&found, &all).remove(0);
@@ -249,6 +261,10 @@ mod tests {
         found.grants = self::on_disk(&disk).unwrap().1;
         let row = rows(&found, &all).remove(0);
         assert_eq!((row.grants.len(), row.drift), (1, vec!["its file of temporary grants cannot be read"]));
+        found.mode = Some("complain".to_owned());
+        assert!(rows(&found, &all)[0].drift.contains(&"AppArmor as a whole does not enforce"));
+        // Who may not read it is told nothing.
+        found.mode = None;
         found.grants.clear();
         found.tasks.clear();
         found.on_disk.clear();

@@ -1,15 +1,18 @@
 //! Which processes carry a guest's label, from `/proc/PID/task/TID/attr`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use aa_contract::{ProfileName, text::Printable};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use nix::unistd::{getegid, getgroups};
 
 use crate::error::Error;
+use crate::kernel::Kernel;
 
 /// One thread with a guest's label.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,38 +39,34 @@ impl fmt::Display for Task {
     }
 }
 
+impl Task {
+    /// Whether the profile or a child of it confines the thread: one of this policy namespace, not its namesake in another.
+    pub(crate) fn is_under(&self, name: ProfileName) -> bool {
+        guests(&self.label).any(|(namespace, profile)| namespace.is_empty() && profile == name)
+    }
+}
+
 /// Every thread that carries the label of a guest, by profile. A thread counts for a profile if its label is the
 /// profile, a child of it, or a stack with either in it, in whatever policy namespace.
 ///
 /// # Errors
 /// [`Error::Host`]: `/proc` or a label in it cannot be read, or may leave processes out. A process that ended
 /// meanwhile is none.
-pub fn scan(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
-    if let Some(options) = hides(proc).map_err(Error::host(proc))? {
-        let text = format!(
-            "it is mounted with {options} and may leave out processes, so nobody knows who carries what"
-        );
+pub fn scan(kernel: &Kernel, proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
+    if let Some(problem) = leaves_out(kernel, proc).map_err(Error::host(proc))? {
+        let text = format!("{problem}, so nobody knows who carries what");
         return Err(Error::host(proc)(io::Error::other(text)));
     }
     let mut found: BTreeMap<ProfileName, Vec<Task>> = BTreeMap::new();
-    for entry in fs::read_dir(proc).map_err(Error::host(proc))? {
-        let entry = entry.map_err(Error::host(proc))?;
-        let Some(pid) = number(&entry.file_name()) else { continue };
-        for (tid, path) in threads(&entry.path())? {
+    for process in processes(proc)? {
+        let Process { pid, directory } = process?;
+        for (tid, path) in threads(&directory)? {
             let Some(text) = read_label(&path).map_err(Error::host(&path))? else { continue };
-            let (label, mode) = split(&text);
-            let mut names: Vec<ProfileName> = guests(label).collect();
+            let mut names: Vec<ProfileName> = guests(split(&text).0).map(|(_, name)| name).collect();
             if names.is_empty() {
                 continue;
             }
-            let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
-            let task = Task {
-                pid,
-                tid,
-                comm: comm.trim_end_matches('\n').to_owned(),
-                label: label.to_owned(),
-                mode: mode.to_owned(),
-            };
+            let task = task(pid, tid, &path, &text);
             names.sort_unstable();
             names.dedup();
             for name in names {
@@ -79,6 +78,104 @@ pub fn scan(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
         tasks.sort_by_key(|task| (task.pid, task.tid));
     }
     Ok(found)
+}
+
+/// Every thread that would be unconfined if the profile went: who carries it, and each aa-confine that is about to
+/// execute something under it. The kernel tells nobody what another process has asked for at its next exec, and that
+/// becomes `unconfined` with the profile; so the command line is believed. Whoever writes one could as well enter the
+/// profile.
+///
+/// # Errors
+/// As [`scan`].
+pub fn in_use(kernel: &Kernel, proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
+    // Before the labels: who executes between the two looks carries one by the second.
+    let mut found: BTreeMap<ProfileName, Vec<Task>> = BTreeMap::new();
+    for process in command_lines(proc)? {
+        let (Process { pid, directory }, line) = process?;
+        if let Some(name) = enters(&line) {
+            let path = directory.join(format!("task/{pid}"));
+            found.entry(name).or_default().push(task(pid, pid, &path, ""));
+        }
+    }
+    for (name, tasks) in scan(kernel, proc)? {
+        found.entry(name).or_default().extend(tasks);
+    }
+    Ok(found)
+}
+
+/// A thread as it is now; `None` if it ended or the kernel labels nothing.
+pub(crate) fn look(pid: u32, tid: u32, path: &Path) -> Result<Option<Task>, Error> {
+    let text = read_label(path).map_err(Error::host(path))?;
+    Ok(text.map(|text| task(pid, tid, path, &text)))
+}
+
+fn task(pid: u32, tid: u32, path: &Path, text: &str) -> Task {
+    let (label, mode) = split(text);
+    let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
+    let comm = comm.trim_end_matches('\n').to_owned();
+    Task { pid, tid, comm, label: label.to_owned(), mode: mode.to_owned() }
+}
+
+/// A process and its directory.
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) directory: PathBuf,
+}
+
+fn processes(proc: &Path) -> Result<impl Iterator<Item = Result<Process, Error>>, Error> {
+    let entries = fs::read_dir(proc).map_err(Error::host(proc))?;
+    Ok(entries.filter_map(move |entry| match entry {
+        Ok(entry) => number(&entry.file_name()).map(|pid| Ok(Process { pid, directory: entry.path() })),
+        Err(error) => Some(Err(Error::host(proc)(error))),
+    }))
+}
+
+/// The processes and their command lines. One that ended meanwhile is none.
+pub(crate) fn command_lines(
+    proc: &Path,
+) -> Result<impl Iterator<Item = Result<(Process, Vec<u8>), Error>>, Error> {
+    Ok(processes(proc)?.filter_map(|process| {
+        let read = |process: Process| {
+            let path = process.directory.join("cmdline");
+            let line = unless_gone(fs::read(&path)).map_err(Error::host(&path))?;
+            Ok(line.map(|line| (process, line)))
+        };
+        process.and_then(read).transpose()
+    }))
+}
+
+/// The words of a command line.
+pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = String> {
+    line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned())
+}
+
+/// The guest into whose profile a command line goes by aa-confine, itself or behind others (`setpriv … aa-confine …`).
+pub(crate) fn enters(line: &[u8]) -> Option<ProfileName> {
+    let is_program = |word: &String| Path::new(word).file_name() == Some(OsStr::new("aa-confine"));
+    let mut options =
+        words(line).skip_while(|word| !is_program(word)).skip(1).take_while(|word| word != "--");
+    while let Some(word) = options.next() {
+        let (option, value) = match word.split_once('=') {
+            Some((option, value)) => (option, Some(value.to_owned())),
+            None => (word.as_str(), None),
+        };
+        match option {
+            "--uuid" => return of_uuid(&value.or_else(|| options.next())?),
+            "--profile" => return of_profile(&value.or_else(|| options.next())?),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The profile of the guest with this UUID, however that is spelt.
+pub(crate) fn of_uuid(uuid: &str) -> Option<ProfileName> {
+    format!("libvirt-{}", uuid.to_lowercase()).parse().ok()
+}
+
+/// The guest's profile that a full name belongs to: itself, or its parent.
+fn of_profile(name: &str) -> Option<ProfileName> {
+    name.split_once("//").map_or(name, |(parent, _)| parent).parse().ok()
 }
 
 /// The threads of a process and their directories; none if it ended.
@@ -95,6 +192,35 @@ pub(crate) fn threads(process: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
         }
     }
     Ok(threads)
+}
+
+/// Why this procfs may leave out processes; `None` if it shows all. A tree that is no procfs is taken as it is.
+fn leaves_out(kernel: &Kernel, proc: &Path) -> io::Result<Option<String>> {
+    if let Some(options) = hides(proc)? {
+        return Ok(Some(format!("it is mounted with {options} and may leave out processes")));
+    }
+    let is_procfs = statfs(proc)?.filesystem_type() == PROC_SUPER_MAGIC;
+    if is_procfs && is_hosts(kernel) && !shows_the_host(proc) {
+        let text = "it may be of another PID namespace than the host's, and leave out processes";
+        return Ok(Some(text.to_owned()));
+    }
+    Ok(None)
+}
+
+/// Whether policy is the host's own, for all that is known. A container with a policy namespace to itself has its own
+/// processes too.
+fn is_hosts(kernel: &Kernel) -> bool {
+    fs::read_to_string(kernel.root().join(".ns_level")).map_or(true, |level| level.trim_end() == "0")
+}
+
+/// Whether a procfs is that of the initial PID namespace, the only one that has all processes in it.
+fn shows_the_host(proc: &Path) -> bool {
+    // By the number that the kernel gives it (PROC_PID_INIT_INO). No other procfs shows a process of that namespace;
+    // the first one serves where this one is in another. What may not be asked is not known, and counts as no.
+    const INITIAL: &str = "pid:[4026531836]";
+    ["self", "1"].iter().any(|process| {
+        fs::read_link(proc.join(process).join("ns/pid")).is_ok_and(|link| link == Path::new(INITIAL))
+    })
 }
 
 /// The mount options by which this procfs may leave out processes; `None` if it shows all (kernel:
@@ -136,7 +262,7 @@ fn may_trace_all(proc: &Path) -> io::Result<bool> {
     Ok(capable && read_label(&proc.join("thread-self"))?.is_none_or(|label| label == "unconfined"))
 }
 
-pub(crate) fn number(name: &std::ffi::OsStr) -> Option<u32> {
+pub(crate) fn number(name: &OsStr) -> Option<u32> {
     name.to_str()?.parse().ok()
 }
 
@@ -175,24 +301,37 @@ fn split(text: &str) -> (&str, &str) {
     text.strip_suffix(')').and_then(|text| text.rsplit_once(" (")).unwrap_or((text, ""))
 }
 
-/// The guests' profiles in a label.
-fn guests(label: &str) -> impl Iterator<Item = ProfileName> + '_ {
-    label.split("//&").filter_map(|component| {
+/// The guests' profiles in a label, each behind its policy namespace, which is empty for the reader's own.
+fn guests(label: &str) -> impl Iterator<Item = (&str, ProfileName)> {
+    // The kernel tells a namespace where it changes: the next component without one is in the same.
+    let mut namespace = "";
+    label.split("//&").filter_map(move |component| {
         // `:ns:profile` and `:ns://profile`
-        let local = match component.strip_prefix(':') {
-            Some(rest) => rest.rsplit_once(':').map_or(rest, |(_, name)| name),
+        let name = match component.strip_prefix(':') {
+            Some(rest) => {
+                let (of, name) = rest.rsplit_once(':').unwrap_or((rest, rest));
+                namespace = of;
+                name.strip_prefix("//").unwrap_or(name)
+            }
             None => component,
         };
-        let local = local.strip_prefix("//").unwrap_or(local);
-        let parent = local.split_once("//").map_or(local, |(parent, _)| parent);
-        parent.parse().ok()
+        Some((namespace, of_profile(name)?))
     })
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::kernel::tests::NAME;
+    use crate::kernel::tests::{NAME, tree};
+
+    /// A tree like a host's procfs and its policy, to be looked at.
+    fn host() -> (tempfile::TempDir, Kernel, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = tree(root.path());
+        let proc = root.path().join("proc");
+        fs::create_dir(&proc).unwrap();
+        (root, kernel, proc)
+    }
 
     /// Puts a thread into a tree like `/proc`.
     pub(crate) fn put(proc: &Path, pid: u32, tid: u32, label: &str) {
@@ -204,7 +343,7 @@ pub(crate) mod tests {
 
     #[test]
     fn labels_count_as_themselves_as_parents_and_in_stacks_and_namespaces() {
-        let counts = |label: &str| guests(split(label).0).any(|name| name.to_string() == NAME);
+        let counts = |label: &str| guests(split(label).0).any(|(_, name)| name.to_string() == NAME);
         for label in [
             format!("{NAME} (enforce)"),
             NAME.to_owned(),
@@ -230,35 +369,34 @@ pub(crate) mod tests {
 
     #[test]
     fn every_thread_is_looked_at() {
-        let proc = tempfile::tempdir().unwrap();
-        put(proc.path(), 7, 7, "unconfined");
-        put(proc.path(), 7, 9, &format!("{NAME} (enforce)"));
-        put(proc.path(), 8, 8, "unconfined");
-        fs::create_dir_all(proc.path().join("self/task/1")).unwrap();
+        let (_root, kernel, proc) = host();
+        put(&proc, 7, 7, "unconfined");
+        put(&proc, 7, 9, &format!("{NAME} (enforce)"));
+        put(&proc, 8, 8, "unconfined");
+        fs::create_dir_all(proc.join("self/task/1")).unwrap();
         // A thread that ended between the listing and the read.
-        fs::create_dir_all(proc.path().join("11/task/11")).unwrap();
-        let found = scan(proc.path()).unwrap();
+        fs::create_dir_all(proc.join("11/task/11")).unwrap();
+        let found = scan(&kernel, &proc).unwrap();
         assert_eq!(found.len(), 1);
         let tasks = &found[&NAME.parse().unwrap()];
         assert_eq!(tasks.len(), 1);
         assert_eq!(tasks[0].to_string(), "process 7 (qemu-system-x86) thread 9");
         assert_eq!(tasks[0].mode, "enforce");
-        assert!(scan(&proc.path().join("none")).is_err());
+        assert!(scan(&kernel, &proc.join("none")).is_err());
     }
 
     #[test]
     fn the_older_attribute_serves_where_the_newer_is_missing() {
-        let proc = tempfile::tempdir().unwrap();
-        let attr = proc.path().join("5/task/5/attr");
+        let (_root, kernel, proc) = host();
+        let attr = proc.join("5/task/5/attr");
         fs::create_dir_all(&attr).unwrap();
         fs::write(attr.join("current"), format!("{NAME} (complain)\n")).unwrap();
-        assert_eq!(scan(proc.path()).unwrap()[&NAME.parse().unwrap()][0].mode, "complain");
+        assert_eq!(scan(&kernel, &proc).unwrap()[&NAME.parse().unwrap()][0].mode, "complain");
     }
 
     #[test]
     fn a_procfs_that_hides_processes_is_believed_only_by_who_sees_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let proc = dir.path();
+        let (_root, kernel, proc) = host();
         fs::create_dir(proc.join("self")).unwrap();
         let hides = |options: &str, label: &str, capabilities: &str| {
             let line =
@@ -269,7 +407,7 @@ pub(crate) mod tests {
             let attr = proc.join("thread-self/attr");
             fs::create_dir_all(&attr).unwrap();
             fs::write(attr.join("current"), format!("{label}\n")).unwrap();
-            scan(proc).is_err()
+            scan(&kernel, &proc).is_err()
         };
         let (all, none) = ("000001ffffffffff", "0000000200000004");
         let ours = format!("rw,hidepid=invisible,gid={}", getegid());
@@ -283,5 +421,98 @@ pub(crate) mod tests {
             assert!(hides(hidden, "unconfined", none), "{hidden}");
             assert!(!hides(hidden, "unconfined", all), "{hidden}");
         }
+    }
+
+    #[test]
+    fn only_the_initial_pid_namespace_has_all_processes() {
+        use std::os::unix::fs::symlink;
+        let (_root, kernel, proc) = host();
+        let link = |process: &str, namespace: &str| {
+            let directory = proc.join(process).join("ns");
+            fs::create_dir_all(&directory).unwrap();
+            let _ = fs::remove_file(directory.join("pid"));
+            symlink(namespace, directory.join("pid")).unwrap();
+        };
+        assert!(!shows_the_host(&proc), "nothing is known");
+        link("1", "pid:[4026532177]");
+        assert!(!shows_the_host(&proc));
+        // This process is in a namespace of its own, and looks at the host's procfs.
+        link("self", "pid:[4026532177]");
+        link("1", "pid:[4026531836]");
+        assert!(shows_the_host(&proc));
+        // It may not look at the first one.
+        fs::remove_dir_all(proc.join("1")).unwrap();
+        assert!(!shows_the_host(&proc));
+        link("self", "pid:[4026531836]");
+        assert!(shows_the_host(&proc));
+        // A container's own policy; what does not tell is the host's.
+        for (level, hosts) in [("0\n", true), ("1\n", false)] {
+            fs::write(kernel.root().join(".ns_level"), level).unwrap();
+            assert_eq!(is_hosts(&kernel), hosts);
+        }
+        fs::remove_file(kernel.root().join(".ns_level")).unwrap();
+        assert!(is_hosts(&kernel));
+    }
+
+    #[test]
+    fn a_namesake_in_another_namespace_is_in_use_and_confines_nobody_here() {
+        let name: ProfileName = NAME.parse().unwrap();
+        let is_under = |label: &str| {
+            let task = Task { pid: 1, tid: 1, comm: String::new(), label: label.into(), mode: String::new() };
+            task.is_under(name)
+        };
+        for label in [NAME.to_owned(), format!("{NAME}//passt"), format!("{NAME}//&:other:vm")] {
+            assert!(is_under(&label), "{label}");
+        }
+        for label in [
+            format!(":other:{NAME}"),
+            format!(":other://{NAME}//passt"),
+            format!("unconfined//&:other:{NAME}"),
+            // The second is in the namespace of the first.
+            format!(":other:a//&{NAME}"),
+        ] {
+            assert!(!is_under(&label), "{label}");
+            assert!(guests(&label).any(|(_, found)| found == name), "{label}");
+        }
+    }
+
+    #[test]
+    fn an_aa_confine_that_is_about_to_execute_is_known_by_its_command_line() {
+        let uuid = NAME.strip_prefix("libvirt-").unwrap();
+        let enters = |line: &str| {
+            let line = line.replace("UUID", uuid).replace("NAME", NAME).replace(' ', "\0");
+            enters(line.as_bytes()).is_some_and(|name| name.to_string() == NAME)
+        };
+        for line in [
+            "aa-confine --uuid UUID -- qemu",
+            "/usr/lib/aa-svirt/bin/aa-confine --uuid=UUID --now -- qemu",
+            "aa-confine --stack --namespace vms --profile NAME -- qemu",
+            "aa-confine --profile=NAME//passt -- qemu",
+            "setpriv --reuid qemu -- /x/aa-confine --uuid UUID -- qemu -uuid UUID",
+        ] {
+            assert!(enters(line), "{line}");
+        }
+        assert!(enters(&format!("aa-confine --uuid {} -- qemu", uuid.to_uppercase())));
+        for line in [
+            "",
+            "aa-confine",
+            "aa-confine --uuid",
+            "aa-confine --profile other -- aa-confine --uuid UUID",
+            "qemu -uuid UUID",
+            "aa-render --uuid UUID",
+            "not-aa-confine --uuid UUID -- qemu",
+        ] {
+            assert!(!enters(line), "{line}");
+        }
+        let (_root, kernel, proc) = host();
+        put(&proc, 7, 7, "unconfined");
+        fs::write(proc.join("7/cmdline"), format!("aa-confine\0--uuid\0{uuid}\0--\0true\0")).unwrap();
+        fs::write(proc.join("7/task/7/comm"), "aa-confine\n").unwrap();
+        put(&proc, 8, 8, &format!("{NAME} (enforce)"));
+        let found = in_use(&kernel, &proc).unwrap();
+        let shown: Vec<String> = found[&NAME.parse().unwrap()].iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["process 7 (aa-confine)", "process 8 (qemu-system-x86)"]);
+        // Who carries it is another question.
+        assert_eq!(scan(&kernel, &proc).unwrap()[&NAME.parse().unwrap()].len(), 1);
     }
 }

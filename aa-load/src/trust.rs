@@ -55,6 +55,17 @@ pub(crate) fn place(path: &Path) -> Result<PathBuf, Problem> {
     Ok(found)
 }
 
+/// Where a directory is whose files are nobody else's to put there.
+pub(crate) fn directory(path: &Path) -> Result<PathBuf, Problem> {
+    let found = way(path)?;
+    let metadata = fs::metadata(&found).map_err(Problem::of(&found))?;
+    if !metadata.is_dir() {
+        return Err(Problem { path: found, source: io::Error::other("not a directory") });
+    }
+    check(&found, &metadata, false)?;
+    Ok(found)
+}
+
 /// Where a path leads, which nobody else can change: each link, and each directory on the way. What is in a sticky
 /// directory stays where it is.
 pub(crate) fn way(path: &Path) -> Result<PathBuf, Problem> {
@@ -160,6 +171,7 @@ mod tests {
         for name in ["own/circle", "own/deep", "own/none"] {
             assert!(file(&at(name)).is_err(), "{name}");
         }
-        assert!(place(&at("own/deep")).is_ok());
+        assert!(place(&at("own/deep")).is_ok() && directory(&at("own/deep")).is_ok());
+        assert!(directory(&own).is_err() && directory(&at("open")).is_err());
     }
 }

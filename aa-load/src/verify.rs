@@ -1,46 +1,77 @@
 //! Whether guests are confined as they should be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use aa_contract::{Loaded, ProfileName};
 
 use crate::error::Error;
+use crate::parameters;
 use crate::status::Found;
-use crate::tasks::{number, threads, unless_gone};
+use crate::tasks::{self, Process, Task, command_lines, enters, of_uuid, threads, unless_gone, words};
 
-/// Every process whose command line has `-uuid` and a UUID behind it, as QEMU's has, whoever started it.
+/// Every process whose command line has `-uuid` and a UUID behind it, as QEMU's has, and that root or the account of
+/// a service has started: what an ordinary user's says of itself proves nothing. What calls aa-confine is not the
+/// guest but on its way there.
 ///
 /// # Errors
-/// [`Error::Host`]: `/proc` or a command line in it cannot be read. A process that ended meanwhile is none.
+/// [`Error::Host`]: `/proc`, a command line or a user in it cannot be read. A process that ended meanwhile is none.
 pub fn hypervisors(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error> {
     let mut found: BTreeMap<ProfileName, Vec<u32>> = BTreeMap::new();
-    for entry in fs::read_dir(proc).map_err(Error::host(proc))? {
-        let entry = entry.map_err(Error::host(proc))?;
-        let Some(pid) = number(&entry.file_name()) else { continue };
-        let path = entry.path().join("cmdline");
-        let Some(line) = unless_gone(fs::read(&path)).map_err(Error::host(&path))? else { continue };
-        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    for process in command_lines(proc)? {
+        let (Process { pid, directory }, line) = process?;
+        let mut words = words(&line);
+        let mut names: Vec<ProfileName> = Vec::new();
         while let Some(word) = words.next() {
             if word == "-uuid" || word == "--uuid" {
-                let name =
-                    words.next().and_then(|uuid| format!("libvirt-{}", uuid.to_lowercase()).parse().ok());
-                if let Some(name) = name {
-                    found.entry(name).or_default().push(pid);
-                }
+                names.extend(words.next().as_deref().and_then(of_uuid));
+            }
+        }
+        names.retain(|name| enters(&line) != Some(*name));
+        if !names.is_empty() && is_of_a_service(&directory)? {
+            for name in names {
+                found.entry(name).or_default().push(pid);
             }
         }
     }
     Ok(found)
 }
 
-/// Checks one guest: the profile is loaded, in enforce mode, and so is every process that is known to be the guest's,
-/// with all of its threads.
+/// Whether no ordinary user has started a process; not so if it ended. What cannot be asked is no proof of that.
+fn is_of_a_service(process: &Path) -> Result<bool, Error> {
+    let path = process.join("status");
+    let Some(status) = unless_gone(fs::read_to_string(&path)).map_err(Error::host(&path))? else {
+        return Ok(false);
+    };
+    // The real user: a set-user-ID program has another effective one. Some take that for their real one too, as sudo
+    // does while it waits for a password.
+    let user =
+        status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
+    let is_set_user_id = fs::metadata(process.join("exe")).is_ok_and(|program| program.mode() & 0o4000 != 0);
+    Ok(!is_set_user_id && user.is_none_or(|user| !is_ordinary(user)))
+}
+
+/// Accounts of people, `nobody`, and what people have for their containers, by Debian's policy (9.2.2) and
+/// login.defs: all but those of the system and of its packages (libvirt-qemu is 64055).
+fn is_ordinary(user: u32) -> bool {
+    !matches!(user, 0..=999 | 60_000..=65_533)
+}
+
+/// Every guest that there is anything of: a file, a loaded profile, a process.
+pub fn all(found: &Found, hypervisors: &BTreeMap<ProfileName, Vec<u32>>) -> BTreeSet<ProfileName> {
+    let running = found.wanted.iter().flat_map(|wanted| wanted.running.keys());
+    let names = found.on_disk.iter().chain(found.loaded.keys()).chain(hypervisors.keys()).chain(running);
+    names.copied().collect()
+}
+
+/// Checks one guest: the profile is loaded, in enforce mode, as AppArmor is as a whole, and so is every process that is
+/// known to be the guest's, with all of its threads.
 ///
 /// # Errors
 /// [`Error::NotLoaded`], or [`Error::Unverified`] with what is not as it should be; [`Error::Host`]: the threads of a
-/// process cannot be listed.
+/// process cannot be looked at.
 pub fn verify(
     name: ProfileName,
     found: &Found,
@@ -48,32 +79,61 @@ pub fn verify(
     proc: &Path,
 ) -> Result<Loaded, Error> {
     let held = found.loaded.get(&name).ok_or(Error::NotLoaded)?;
+    let mode = found.mode.as_deref().unwrap_or("not known");
+    if mode != parameters::ENFORCE {
+        return Err(Error::Unverified(format!("AppArmor as a whole is in mode {mode}, not enforce")));
+    }
     if held.entry.mode != "enforce" {
         return Err(Error::Unverified(format!("in mode {}, not enforce", held.entry.mode)));
     }
-    let tasks = found.tasks.get(&name).map(Vec::as_slice).unwrap_or_default();
-    // A stack of profiles in different modes shows as mixed; this one's own mode was looked at above.
-    if let Some(task) = tasks.iter().find(|task| !matches!(task.mode.as_str(), "enforce" | "mixed")) {
-        return Err(Error::Unverified(format!("{task} carries it in mode {}", task.mode)));
+    let tasks = found.tasks.get(&name).into_iter().flatten();
+    for task in tasks.filter(|task| task.is_under(name)) {
+        check_mode(task)?;
     }
     let running = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
-    let known = running.into_iter().chain(hypervisors.get(&name).into_iter().flatten());
+    let known: BTreeSet<u32> =
+        running.into_iter().chain(hypervisors.get(&name).into_iter().flatten()).copied().collect();
     for pid in known {
+        // Looked at again: a thread may have started since the scan.
         for (tid, path) in threads(&proc.join(pid.to_string()))? {
-            // One that ended since the scan has no label to check.
-            if !tasks.iter().any(|task| task.tid == tid) && path.join("comm").exists() {
-                return Err(Error::Unverified(format!("process {pid} thread {tid} does not carry it")));
+            match tasks::look(pid, tid, &path)? {
+                Some(task) if task.is_under(name) => check_mode(&task)?,
+                None if !path.join("comm").exists() => {}
+                _ => {
+                    return Err(Error::Unverified(format!("process {pid} thread {tid} does not carry it")));
+                }
             }
         }
     }
     Ok(Loaded::new(name, aa_contract::Action::Unchanged, Some(held.entry.record_mode()?)))
 }
 
+/// That a thread's label enforces. A stack of profiles in different modes shows as mixed; the profile's own mode is
+/// looked at elsewhere.
+fn check_mode(task: &Task) -> Result<(), Error> {
+    if matches!(task.mode.as_str(), "enforce" | "mixed") {
+        return Ok(());
+    }
+    Err(Error::Unverified(format!("{task} carries it in mode {}", task.mode)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::tests::{NAME, put, tree};
-    use crate::tasks;
+
+    /// Gives a process a command line and a real user.
+    fn call(proc: &Path, pid: u32, line: &str, user: u32) {
+        let directory = proc.join(pid.to_string());
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("cmdline"), line.replace(' ', "\0") + "\0").unwrap();
+        // As of a set-user-ID program that this user has started.
+        fs::write(directory.join("status"), format!("Name:\tx\nUid:\t{user}\t0\t0\t0\n")).unwrap();
+    }
+
+    fn uuid() -> &'static str {
+        NAME.strip_prefix("libvirt-").unwrap()
+    }
 
     #[test]
     fn each_thing_that_may_be_wrong_is_told() {
@@ -85,7 +145,8 @@ mod tests {
         let check = || {
             let found = Found {
                 loaded: kernel.list().unwrap(),
-                tasks: tasks::scan(&proc).unwrap(),
+                tasks: tasks::scan(&kernel, &proc).unwrap(),
+                mode: Some("enforce".to_owned()),
                 ..Found::default()
             };
             verify(name, &found, &hypervisors(&proc).unwrap(), &proc).map_err(|error| error.to_string())
@@ -99,9 +160,8 @@ mod tests {
         refused("complain");
         put(&kernel, &format!("{NAME}.1"), NAME, "enforce", None);
         assert!(check().is_ok());
-        let uuid = NAME.strip_prefix("libvirt-").unwrap();
         tasks::tests::put(&proc, 9, 9, &format!("{NAME} (enforce)"));
-        fs::write(proc.join("9/cmdline"), format!("qemu\0-uuid\0{uuid}\0")).unwrap();
+        call(&proc, 9, &format!("qemu -uuid {}", uuid()), 64055);
         assert!(check().is_ok());
         tasks::tests::put(&proc, 9, 10, "unconfined");
         refused("process 9 thread 10 does not carry it");
@@ -110,11 +170,92 @@ mod tests {
         fs::remove_dir_all(proc.join("9/task/10")).unwrap();
         tasks::tests::put(&proc, 9, 9, "unconfined");
         refused("process 9 thread 9");
+        // A profile of the same name elsewhere.
+        tasks::tests::put(&proc, 9, 9, &format!(":other:{NAME} (enforce)"));
+        refused("process 9 thread 9 does not carry it");
         // What cannot be looked at may be anything.
         fs::rename(proc.join("9/task"), proc.join("9/tasks")).unwrap();
         assert!(check().is_ok(), "it is gone");
         fs::remove_file(proc.join("9/cmdline")).unwrap();
         fs::create_dir(proc.join("9/cmdline")).unwrap();
         assert!(matches!(hypervisors(&proc), Err(Error::Host { path, .. }) if path.ends_with("9/cmdline")));
+    }
+
+    #[test]
+    fn a_thread_that_starts_after_the_scan_is_looked_at_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = tree(root.path());
+        put(&kernel, &format!("{NAME}.1"), NAME, "enforce", None);
+        let name: ProfileName = NAME.parse().unwrap();
+        let proc = root.path().join("proc");
+        tasks::tests::put(&proc, 9, 9, &format!("{NAME} (enforce)"));
+        call(&proc, 9, &format!("qemu -uuid {}", uuid()), 0);
+        let found = Found {
+            loaded: kernel.list().unwrap(),
+            tasks: tasks::scan(&kernel, &proc).unwrap(),
+            mode: Some("enforce".to_owned()),
+            ..Found::default()
+        };
+        let check = || verify(name, &found, &hypervisors(&proc).unwrap(), &proc);
+        tasks::tests::put(&proc, 9, 10, &format!("{NAME} (enforce)"));
+        assert!(check().is_ok());
+        for label in [format!("{NAME} (complain)"), "unconfined".to_owned()] {
+            tasks::tests::put(&proc, 9, 10, &label);
+            assert!(check().is_err(), "{label}");
+        }
+        // It is there and the kernel labels nothing; it is gone.
+        fs::remove_dir_all(proc.join("9/task/10/attr")).unwrap();
+        assert!(check().is_err());
+        fs::remove_file(proc.join("9/task/10/comm")).unwrap();
+        assert!(check().is_ok());
+    }
+
+    #[test]
+    fn apparmor_in_complain_mode_as_a_whole_verifies_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = tree(root.path());
+        put(&kernel, &format!("{NAME}.1"), NAME, "enforce", None);
+        let check = |mode: Option<&str>| {
+            let found =
+                Found { loaded: kernel.list().unwrap(), mode: mode.map(str::to_owned), ..Found::default() };
+            verify(NAME.parse().unwrap(), &found, &BTreeMap::new(), root.path()).is_ok()
+        };
+        assert!(check(Some("enforce")));
+        for mode in [Some("complain"), Some("kill"), Some("unconfined"), Some(""), None] {
+            assert!(!check(mode), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_of_an_ordinary_user_proves_nothing() {
+        use std::os::unix::fs::PermissionsExt;
+        let proc = tempfile::tempdir().unwrap();
+        let found = |line: &str, user| {
+            call(proc.path(), 9, &line.replace("UUID", uuid()), user);
+            hypervisors(proc.path()).unwrap().contains_key(&NAME.parse().unwrap())
+        };
+        for user in [0, 107, 999, 64055, 65533] {
+            assert!(found("qemu -uuid UUID", user), "{user}");
+        }
+        for user in [1000, 59999, 65534, 65535, 100_000, 231_072] {
+            assert!(!found("qemu -uuid UUID", user), "{user}");
+        }
+        assert!(found("x --uuid UUID", 0));
+        // On its way there.
+        assert!(!found("setpriv aa-confine --uuid UUID -- qemu -uuid UUID", 0));
+        assert!(found("timeout 9 qemu -uuid UUID", 0));
+        // Anybody may have started a set-user-ID program.
+        std::os::unix::fs::symlink(proc.path().join("program"), proc.path().join("9/exe")).unwrap();
+        for (mode, is_found) in [(0o755, true), (0o4755, false)] {
+            fs::write(proc.path().join("program"), "").unwrap();
+            fs::set_permissions(proc.path().join("program"), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(found("sudo -uuid UUID", 0), is_found, "{mode:o}");
+        }
+        fs::remove_file(proc.path().join("9/exe")).unwrap();
+        // Who has started it is not told: it may be anybody, root too. It is gone.
+        fs::write(proc.path().join("9/status"), "Name:\tx\n").unwrap();
+        assert!(!hypervisors(proc.path()).unwrap().is_empty());
+        fs::remove_file(proc.path().join("9/status")).unwrap();
+        assert!(hypervisors(proc.path()).unwrap().is_empty());
     }
 }

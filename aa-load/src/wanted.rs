@@ -12,9 +12,11 @@ use aa_contract::{ProfileName, Uuid};
 
 use crate::error::Error;
 
-/// Where libvirt keeps definitions, and the state of running guests; only the first must be there.
-pub const DIRECTORIES: [&str; 4] =
-    ["/etc/libvirt/qemu", "/etc/libvirt/lxc", "/run/libvirt/qemu", "/run/libvirt/lxc"];
+/// Where guests are defined: by libvirt, and for `aa-svirt-guest@.service`. One of the two must be there.
+const DEFINED: [&str; 2] = [LIBVIRT, "/etc/aa-svirt/guests"];
+const LIBVIRT: &str = "/etc/libvirt/qemu";
+/// Where libvirt keeps containers, and the state of running guests.
+const MORE: [&str; 3] = ["/etc/libvirt/lxc", "/run/libvirt/qemu", "/run/libvirt/lxc"];
 
 /// Bytes of one definition.
 const LARGEST: u64 = 16 << 20;
@@ -28,48 +30,87 @@ pub struct Wanted {
     pub running: BTreeMap<ProfileName, u32>,
 }
 
-/// Reads all definitions.
+/// Reads all definitions: the files `*.xml` of each directory and, but for libvirt's own, `domain.xml` of each directory
+/// in it.
+///
+/// # Errors
+/// As [`read_what_is_there`]; and none of the usual places is there, so that nobody knows what is wanted.
+pub fn read(directories: &[PathBuf]) -> Result<Wanted, Error> {
+    match look(directories)? {
+        (wanted, None) => Ok(wanted),
+        (_, Some(missing)) => Err(missing),
+    }
+}
+
+/// The same for who can do without: a host with no definitions at all has none.
 ///
 /// # Errors
 /// [`Error::Host`]: a directory or a definition cannot be read, or a definition has no UUID: then nobody knows
-/// what is wanted. Of libvirt's own directories all but the first may be absent; named ones may not.
-pub fn read(directories: &[PathBuf]) -> Result<Wanted, Error> {
-    let mut wanted = Wanted::default();
+/// what is wanted. Named directories must all be there.
+pub fn read_what_is_there(directories: &[PathBuf]) -> Result<Wanted, Error> {
+    Ok(look(directories)?.0)
+}
+
+fn look(directories: &[PathBuf]) -> Result<(Wanted, Option<Error>), Error> {
     if directories.is_empty() {
-        for (index, directory) in DIRECTORIES.iter().enumerate() {
-            match read_directory(Path::new(directory), &mut wanted) {
-                Err(Error::Host { source, .. }) if source.kind() == io::ErrorKind::NotFound && index > 0 => {}
-                other => other?,
-            }
-        }
+        return read_usual(DEFINED.map(Path::new), &MORE.map(Path::new));
     }
+    let mut wanted = Wanted::default();
     for directory in directories {
         read_directory(directory, &mut wanted)?;
     }
-    Ok(wanted)
+    Ok((wanted, None))
+}
+
+/// What the usual places hold, and an error if there is none for definitions.
+fn read_usual(defined: [&Path; 2], more: &[&Path]) -> Result<(Wanted, Option<Error>), Error> {
+    let mut wanted = Wanted::default();
+    let mut missing = |directory: &Path| match read_directory(directory, &mut wanted) {
+        Err(Error::Host { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(Some(Error::Host { path, source }))
+        }
+        other => other.map(|()| None),
+    };
+    let [libvirts, ours] = defined;
+    let (first, second) = (missing(libvirts)?, missing(ours)?);
+    for directory in more {
+        missing(directory)?;
+    }
+    Ok((wanted, first.filter(|_| second.is_some())))
 }
 
 fn read_directory(directory: &Path, wanted: &mut Wanted) -> Result<(), Error> {
+    // In libvirt's directories are others that hold anything, some of them a guest's own.
+    let has_guests = ![LIBVIRT].iter().chain(&MORE).any(|libvirts| directory == Path::new(libvirts));
     for entry in fs::read_dir(directory).map_err(Error::host(directory))? {
         let path = entry.map_err(Error::host(directory))?.path();
-        if path.extension().is_none_or(|extension| extension != "xml") {
-            continue;
+        if path.extension().is_some_and(|extension| extension == "xml") {
+            add_definition(&path, wanted)?;
         }
-        match read_definition(&path) {
-            Ok(Some((uuids, pid))) => {
-                let names: Vec<ProfileName> = uuids.into_iter().map(ProfileName::new).collect();
-                if let (Some(name), Some(pid)) = (names.first(), pid) {
-                    wanted.running.insert(*name, pid);
-                }
-                wanted.profiles.extend(names);
-            }
-            Ok(None) => {}
-            // A guest that was undefined, or stopped, meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Host { path, source }),
+        if has_guests {
+            add_definition(&path.join("domain.xml"), wanted)?;
         }
     }
     Ok(())
+}
+
+fn add_definition(path: &Path, wanted: &mut Wanted) -> Result<(), Error> {
+    match read_definition(path) {
+        Ok(Some((uuids, pid))) => {
+            let names: Vec<ProfileName> = uuids.into_iter().map(ProfileName::new).collect();
+            if let (Some(name), Some(pid)) = (names.first(), pid) {
+                wanted.running.insert(*name, pid);
+            }
+            wanted.profiles.extend(names);
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        // A guest that was undefined, or stopped, meanwhile; a file where there might be a guest's directory.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(())
+        }
+        Err(source) => Err(Error::Host { path: path.to_owned(), source }),
+    }
 }
 
 /// UUIDs and, in a file of state, the process. `None` for a directory or the like.
@@ -134,5 +175,55 @@ mod tests {
             fs::write(dir.path().join("a.xml"), text).unwrap();
             assert!(read(&[dir.path().to_owned()]).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn guests_with_a_directory_each_are_defined_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["1", "2", "3"].map(|digit| NAME.replacen('a', digit, 1));
+        let define = |path: &str, name: &str| {
+            let file = dir.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let uuid = name.strip_prefix("libvirt-").unwrap();
+            fs::write(file, format!("<domain><uuid>{uuid}</uuid></domain>")).unwrap();
+        };
+        let found = || -> Vec<String> {
+            read(&[dir.path().to_owned()]).unwrap().profiles.iter().map(ToString::to_string).collect()
+        };
+        define("web/domain.xml", &names[0]);
+        define("mail.xml/domain.xml", &names[1]);
+        define("plain.xml", &names[2]);
+        fs::write(dir.path().join("notes"), "no uuid").unwrap();
+        assert_eq!(found(), names);
+        // Not what lies elsewhere in it.
+        define("web/old/domain.xml", NAME);
+        define("web/other.xml", NAME);
+        fs::create_dir(dir.path().join("empty")).unwrap();
+        assert_eq!(found(), names);
+        fs::write(dir.path().join("empty/domain.xml"), "<domain/>").unwrap();
+        assert!(read(&[dir.path().to_owned()]).is_err());
+    }
+
+    #[test]
+    fn one_of_the_usual_places_must_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let [libvirts, ours, state] = ["qemu", "guests", "state"].map(|name| dir.path().join(name));
+        let usual = || read_usual([&libvirts, &ours], &[&state]);
+        fs::create_dir(&state).unwrap();
+        let uuid = NAME.strip_prefix("libvirt-").unwrap();
+        let text = format!("<domstatus state='running' pid='7'><uuid>{uuid}</uuid></domstatus>");
+        fs::write(state.join("vm.xml"), text).unwrap();
+        let (wanted, missing) = usual().unwrap();
+        assert!(matches!(missing, Some(Error::Host { path, .. }) if path == libvirts));
+        assert_eq!(wanted.running.len(), 1);
+        for there in [&ours, &libvirts] {
+            fs::create_dir(there).unwrap();
+            assert!(usual().unwrap().1.is_none());
+            fs::remove_dir(there).unwrap();
+        }
+        // One that cannot be read is not one that is absent.
+        fs::create_dir(&libvirts).unwrap();
+        fs::write(&ours, "").unwrap();
+        assert!(usual().is_err());
     }
 }

@@ -57,6 +57,35 @@ case_complain_mode_is_refused_unless_allowed() {
     command_ran
 }
 
+# As a whole, AppArmor lets through what a profile denies that still reads as enforced.
+case_apparmor_that_complains_as_a_whole_is_refused() {
+    local parameter=/sys/module/apparmor/parameters/mode
+    make_toucher
+    trap 'printf enforce >/sys/module/apparmor/parameters/mode' EXIT
+    printf complain >"$parameter"
+    [ "$(mode_of "$PROFILE")" = enforce ]
+    refused 'as a whole is in mode "complain"' aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
+    refused 'as a whole is in mode "complain"' aa-confine --uuid "$UUID" --now -- "${TOUCH[@]}"
+    expect 1 aa-load verify "$PROFILE"
+    says "$stderr" 'AppArmor as a whole is in mode complain'
+    expect 3 aa-load doctor
+    says "$stdout" 'FAILED   mode'
+    expect 0 aa-load status "$PROFILE"
+    says "$stdout" 'AppArmor as a whole does not enforce'
+    # It does let it through; and who may not read the parameter is not told.
+    expect 0 aa-confine --uuid "$UUID" --allow-complain -- /usr/bin/touch "$PWD/elsewhere"
+    chmod 777 .
+    expect 0 setpriv --reuid 65534 --clear-groups aa-confine --uuid "$UUID" -- /usr/bin/touch "$PWD/unknown"
+    [ -e elsewhere ] && [ -e unknown ]
+    # The twin.
+    printf enforce >"$parameter"
+    expect 0 aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
+    command_ran
+    expect 1 aa-confine --uuid "$UUID" -- /usr/bin/touch "$PWD/denied"
+    expect 0 aa-load verify "$PROFILE"
+    expect 0 setpriv --reuid 65534 --clear-groups aa-confine --uuid "$UUID" -- /usr/bin/touch --version
+}
+
 case_a_missing_command_is_127() {
     make_toucher
     expect 127 aa-confine --uuid "$UUID" -- /nonexistent/command

@@ -145,3 +145,19 @@ case_the_callers_environment_and_directory() {
     TMPDIR=/somewhere expect 0 aa-confine --profile "$PREFIX-inner" -- /usr/bin/bash -c 'echo "$TMPDIR $PWD"'
     [ "$stdout" = "/somewhere $PWD" ]
 }
+
+# What the help says of them: one signal and closed streams are not as the caller had them.
+case_the_callers_signals_but_for_one() {
+    make_profiles
+    local confined=(aa-confine --profile "$PREFIX-inner" --)
+    # Signals 10 and 13, of which each is a bit; without aa-confine both stay.
+    printf '%s' 'trap "" USR1 PIPE; exec "$@" grep SigIgn /proc/self/status' >ignoring
+    expect 0 bash ignoring env
+    says "$stdout" '0000000000001200$'
+    expect 0 bash ignoring "${confined[@]}"
+    says "$stdout" '0000000000000200$'
+    printf '%s' 'exec 0<&-; exec "$@" readlink /proc/self/fd/0' >closing
+    expect 1 bash closing env
+    expect 0 bash closing "${confined[@]}"
+    [ "$stdout" = /dev/null ]
+}

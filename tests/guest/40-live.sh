@@ -42,6 +42,100 @@ case_remove_waits_for_the_last_process() {
     expect 125 aa-confine --uuid "$UUID" -- /usr/bin/true
 }
 
+# Who has a /proc of their own does not see the guest's process, and must not conclude that there is none.
+case_a_process_namespace_takes_no_profile_away() {
+    make_guest elsewhere
+    start_qemu elsewhere "$UUID"
+    mkdir -p /etc/libvirt/qemu
+    local verb inside=(unshare --pid --fork --mount-proc)
+    for verb in "remove $PROFILE" 'gc --min-age 0' "verify $PROFILE" status; do
+        # shellcheck disable=SC2086
+        expect 3 "${inside[@]}" aa-load $verb
+        says "$stderr" "another PID namespace than the host's"
+    done
+    [ "$(mode_of "$PROFILE")" = enforce ]
+    [ "$(label_of "$QEMU_PID")" = "$PROFILE (enforce)" ]
+    cannot_open elsewhere /etc/shadow true
+    [ -e "$PROFILES/$PROFILE" ]
+    # The twins: the host's /proc, seen from the host and from such a namespace.
+    expect 1 unshare --pid --fork aa-load remove "$PROFILE"
+    says "$stderr" "in use by process $QEMU_PID"
+    quit_qemu elsewhere
+    expect 3 "${inside[@]}" aa-load remove "$PROFILE"
+    expect 0 unshare --pid --fork aa-load remove "$PROFILE"
+    [ -z "$(mode_of "$PROFILE")" ]
+}
+
+# pending ARGUMENT…: a process that has asked for $PROFILE at its next exec, and tells its label when it has executed.
+# It is called aa-confine, with these arguments.
+pending() {
+    : >label
+    ./aa-confine "on-exec:$PROFILE" "$@" sleep:8 exec:/usr/bin/cat /proc/self/attr/current >label &
+    PENDING=$!
+    wait_for grep -a ^./aa-confine "/proc/$PENDING/cmdline"
+    sleep 1
+    [ "$(label_of "$PENDING")" = unconfined ]
+}
+
+# The kernel unconfines what is asked for as well, and does not tell who has asked.
+case_a_profile_that_aa_confine_is_about_to_enter_stays() {
+    cp /tests/probe aa-confine
+    mkdir -p /etc/libvirt/qemu
+    UUID=$(new_uuid)
+    PROFILE=libvirt-$UUID
+    local load=(apparmor_parser -K -r)
+    printf 'profile %s {\n  file,\n}\n' "$PROFILE" >"$PROFILE"
+    "${load[@]}" "$PROFILE"
+    pending --uuid "$UUID"
+    expect 1 aa-load remove "$PROFILE"
+    says "$stderr" "in use by process $PENDING"
+    aa-load gc --min-age 0
+    [ "$(mode_of "$PROFILE")" = enforce ]
+    wait "$PENDING"
+    says "$(<label)" "$PROFILE \(enforce\)"
+    # The twins: nothing is about to; and it would not be known by its command line.
+    expect 0 aa-load remove "$PROFILE"
+    "${load[@]}" "$PROFILE"
+    pending
+    expect 0 aa-load remove "$PROFILE"
+    wait "$PENDING"
+    says "$(<label)" unconfined
+}
+
+# As another user of the host can start them.
+case_a_command_line_of_another_user_fails_no_verification() {
+    make_guest feigned
+    start_qemu feigned "$UUID" -uuid "$UUID"
+    expect 0 aa-load verify "$PROFILE"
+    setpriv --reuid 65534 --clear-groups bash -c 'sleep 60; :' x -uuid "$UUID" &
+    local feigned=$!
+    wait_for grep -a "$UUID" "/proc/$feigned/cmdline"
+    expect 0 aa-load verify "$PROFILE"
+    # A set-user-ID program, which may have the real user root, as sudo at its prompt.
+    cp /usr/bin/bash emulator
+    chmod u+s emulator
+    ./emulator -c 'sleep 60; :' x -uuid "$UUID" &
+    wait_for grep -a "$UUID" "/proc/$!/cmdline"
+    expect 0 aa-load verify "$PROFILE"
+    # The twins: it is a plain program, and of root or the account of a service.
+    chmod u-s emulator
+    expect 1 aa-load verify "$PROFILE"
+    kill "$!"
+    wait_for not_running "$!"
+    local user
+    for user in 0 64055; do
+        setpriv --reuid "$user" --clear-groups bash -c 'sleep 60; :' x -uuid "$UUID" &
+        wait_for grep -a "$UUID" "/proc/$!/cmdline"
+        expect 1 aa-load verify "$PROFILE"
+        says "$stderr" "process $! thread $! does not carry it"
+        kill "$!"
+        wait_for not_running "$!"
+    done
+    expect 0 aa-load verify "$PROFILE"
+    kill "$feigned"
+    quit_qemu feigned
+}
+
 case_many_profiles_in_one_run() {
     local n xml=()
     for n in 1 2 3; do

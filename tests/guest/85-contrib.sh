@@ -46,6 +46,20 @@ case_the_shell_example_leaves_no_profile_of_a_failed_start() {
     [ -z "$(mode_of "$PROFILE")" ]
 }
 
+# aa-confine has the account of QEMU there, which is not told.
+case_the_shell_example_starts_nothing_that_apparmor_does_not_confine() {
+    account_guest loosened
+    trap 'printf enforce >/sys/module/apparmor/parameters/mode' EXIT
+    printf complain >/sys/module/apparmor/parameters/mode
+    expect 1 example loosened
+    says "$stderr" 'AppArmor as a whole is in mode complain'
+    [ ! -e "/run/aa-svirt/$UUID" ]
+    [ -z "$(mode_of "$PROFILE")" ]
+    printf enforce >/sys/module/apparmor/parameters/mode
+    start_example loosened
+    "$CONFINED_GUEST" stop loosened.xml
+}
+
 case_the_shell_example_keeps_a_running_guest_from_a_second_start() {
     account_guest twice
     start_example twice
@@ -216,15 +230,27 @@ case_the_hook_lets_be_what_is_not_to_be_confined() {
     expect 1 hook wished started begin
 }
 
+# long_ago: the files of $PROFILE are old, and so is its last load, of which the cache tells.
+long_ago() {
+    touch -d '1 hour ago' "$PROFILES/$PROFILE"* "/var/cache/aa-svirt/$PROFILE.policy"
+}
+
 case_the_hook_removes_what_is_left_behind() {
     make_guest gone
     aa-load remove "$PROFILE"
-    touch -d '1 hour ago' "$PROFILES/$PROFILE"*
+    long_ago
     local gone=$PROFILE
     make_guest kept
     aa-load remove "$PROFILE"
-    touch -d '1 hour ago' "$PROFILES/$PROFILE"*
+    long_ago
     cp kept.xml /etc/libvirt/qemu/
+    # A guest of the unit aa-svirt-guest@, which is stopped.
+    make_guest service
+    local service=$PROFILE
+    aa-load remove "$PROFILE"
+    long_ago
+    mkdir -p /etc/aa-svirt/guests/hooked
+    cp service.xml /etc/aa-svirt/guests/hooked/domain.xml
     make_guest young
     aa-load remove "$PROFILE"
     expect 0 hook young release end
@@ -232,7 +258,11 @@ case_the_hook_removes_what_is_left_behind() {
     expect 2 ls "$PROFILES/$gone" "$PROFILES/$gone.files"
     [ -e "$PROFILES/$PROFILE" ]
     [ -e "$PROFILES/$(sed -n 's|.*<uuid>\(.*\)</uuid>|libvirt-\1|p' kept.xml)" ]
-    rm /etc/libvirt/qemu/kept.xml
+    [ -e "$PROFILES/$service" ]
+    rm -r /etc/libvirt/qemu/kept.xml /etc/aa-svirt/guests/hooked
+    # It is not defined any more.
+    expect 0 hook young release end
+    expect 2 ls "$PROFILES/$service"
 }
 
 case_the_hook_prints_nothing_for_anything_else() {

@@ -7,4 +7,6 @@ mod faults;
 #[cfg(test)]
 mod merge;
 #[cfg(test)]
+mod state;
+#[cfg(test)]
 mod support;

@@ -50,6 +50,7 @@ impl Host {
             "base/abstractions",
             "proc",
             "defs",
+            "parameters",
         ] {
             fs::create_dir_all(host.at(sub)).unwrap();
         }
@@ -58,6 +59,9 @@ impl Host {
         }
         fs::write(host.at("fs/apparmor/features/policy/set_load"), "yes\n").unwrap();
         fs::write(host.at("fs/apparmor/features/policy/permstable32_version"), "0x000003\n").unwrap();
+        for (name, value) in [("enabled", "Y\n"), ("mode", "enforce"), ("lock_policy", "N\n")] {
+            fs::write(host.at("parameters").join(name), value).unwrap();
+        }
         fs::write(host.at("base/abstractions/one"), "/one r,\n").unwrap();
         fs::write(host.at("parser"), FAKE).unwrap();
         fs::set_permissions(host.at("parser"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -96,6 +100,7 @@ impl Host {
             ("--securityfs", "fs"),
             ("--proc", "proc"),
             ("--definitions", "defs"),
+            ("--parameters", "parameters"),
             ("--parser", "parser"),
         ] {
             let unwanted = option == "--cache-dir" && args.contains(&"--no-cache");

@@ -1,0 +1,247 @@
+//! What is in use, confined, left behind: remove, verify and gc against a tree like the kernel's.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::{Host, NAME, OTHER, text};
+
+fn uuid(name: &str) -> &str {
+    name.strip_prefix("libvirt-").unwrap()
+}
+
+impl Host {
+    fn removed(&self) -> String {
+        fs::read_to_string(self.at("fs/apparmor/.remove")).unwrap()
+    }
+
+    fn load(&self, names: &[&str]) {
+        assert!(self.run(names, "").status.success());
+    }
+
+    /// Gives a process a command line and the user who started it.
+    fn call(&self, pid: u32, line: &str, user: u32) {
+        fs::write(self.at(&format!("proc/{pid}/cmdline")), line.replace(' ', "\0")).unwrap();
+        fs::write(self.at(&format!("proc/{pid}/status")), format!("Uid:\t{user}\t{user}\t0\t0\n")).unwrap();
+    }
+
+    /// Makes all of a profile an hour old.
+    fn age(&self, name: &str) {
+        let cache = self.at(&format!("cache/{name}.policy"));
+        let profiles = self.at("fs/apparmor/policy/profiles");
+        for path in [self.at("d").join(name), cache, profiles.join(format!("{name}.1"))] {
+            let touched = Command::new("touch").args(["-d", "1 hour ago"]).arg(path).status().unwrap();
+            assert!(touched.success());
+        }
+    }
+
+    fn define(&self, file: &str, name: &str) {
+        let file = self.at(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, format!("<domain><uuid>{}</uuid></domain>", uuid(name))).unwrap();
+    }
+}
+
+/// Without the mount of its own, a process in another PID namespace still sees the host's procfs.
+#[test]
+#[ignore = "needs root"]
+fn nothing_is_removed_by_who_sees_only_a_part_of_all_processes() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    let run = |unshare: &[&str], verb: &str| {
+        fs::write(host.at("fs/apparmor/.remove"), "").unwrap();
+        let aa_load = host.command(&["--proc", "/proc", "--min-age", "0", verb]);
+        let mut line =
+            unshare.iter().map(std::ffi::OsStr::new).chain([aa_load.get_program()]).chain(aa_load.get_args());
+        let mut command = Command::new(line.next().unwrap());
+        command.args(line);
+        if verb == "remove" {
+            command.arg(NAME);
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let inside: &[&str] = &["unshare", "--pid", "--fork", "--mount-proc"];
+    for verb in ["remove", "gc", "verify", "status"] {
+        let (status, error) = run(inside, verb);
+        assert_eq!(status, Some(3), "{verb}: {error}");
+        assert!(
+            error.contains("/proc: it may be of another PID namespace than the host's"),
+            "{verb}: {error}"
+        );
+        assert_eq!(host.removed(), "", "{verb}");
+    }
+    assert!(host.at("d").join(NAME).exists());
+    // The twins: policy of a container's own; and the host's procfs, if this machine is one.
+    fs::write(host.at("fs/apparmor/.ns_level"), "1\n").unwrap();
+    assert_eq!(run(inside, "remove").0, Some(0));
+    assert_eq!(host.removed(), NAME);
+    fs::write(host.at("fs/apparmor/.ns_level"), "0\n").unwrap();
+    // Who is in a namespace of its own needs the word of the first process, which not every machine gives to root.
+    for (unshare, process) in [(&[][..], "self"), (&["unshare", "--pid", "--fork"], "1")] {
+        let (status, error) = run(unshare, "remove");
+        let link = fs::read_link(Path::new("/proc").join(process).join("ns/pid"));
+        let is_host = link.is_ok_and(|link| link == Path::new("pid:[4026531836]"));
+        assert_eq!(status, Some(if is_host { 0 } else { 3 }), "{unshare:?}: {error}");
+    }
+}
+
+#[test]
+fn a_profile_stays_that_aa_confine_is_about_to_enter() {
+    let host = Host::new();
+    host.load(&[NAME, OTHER]);
+    host.process(41, "aa-confine (enforce)");
+    host.call(41, &format!("/x/aa-confine --uuid {} -- qemu", uuid(NAME)), 1000);
+    host.expect(&["remove", NAME], "", 1, &[], &["in use by process 41"], "");
+    assert_eq!(host.removed(), "");
+    host.expect(&["gc", "--min-age", "0"], "", 0, &[OTHER], &["removes"], "");
+    assert_eq!(host.removed(), OTHER);
+    assert!(host.at("d").join(NAME).exists() && !host.at("d").join(OTHER).exists());
+    // It is not under it yet, so it is none of its processes.
+    host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
+    host.expect(&["remove", "--force", NAME], "", 0, &["removed"], &[], "");
+}
+
+#[test]
+fn verify_without_names_is_of_every_guest_that_there_is_anything_of() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    fs::remove_file(host.at("d").join(OTHER)).unwrap();
+    host.expect(&["verify"], "", 0, &[NAME], &[], "");
+    // Loaded without a file, in complain mode.
+    fs::remove_file(host.at("d").join(NAME)).unwrap();
+    let mode = host.at(&format!("fs/apparmor/policy/profiles/{NAME}.1/mode"));
+    fs::write(&mode, "complain\n").unwrap();
+    host.expect(&["verify"], "", 1, &[], &["in mode complain"], "");
+    fs::write(&mode, "enforce\n").unwrap();
+    host.expect(&["verify"], "", 0, &[NAME], &[], "");
+    // One that runs with no profile at all, as libvirt says, or its command line.
+    let state = format!("<domstatus state='running' pid='50'><uuid>{}</uuid></domstatus>", uuid(OTHER));
+    fs::write(host.at("defs/x.xml"), state).unwrap();
+    host.expect(&["verify"], "", 1, &[NAME], &[&format!("{OTHER}: not in the kernel")], "");
+    fs::remove_file(host.at("defs/x.xml")).unwrap();
+    host.process(50, "unconfined");
+    host.call(50, &format!("qemu -uuid {}", uuid(OTHER)), 0);
+    host.expect(&["verify"], "", 1, &[NAME], &[&format!("{OTHER}: not in the kernel")], "");
+    // An ordinary user's process fails no verification.
+    host.call(50, &format!("qemu -uuid {}", uuid(NAME)), 1000);
+    host.expect(&["verify"], "", 0, &[NAME], &[], "");
+    host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
+}
+
+#[test]
+fn verify_fails_where_it_cannot_look() {
+    let host = Host::new();
+    host.load(&[NAME, OTHER]);
+    host.expect(&["verify"], "", 0, &[NAME, OTHER], &[], "");
+    for option in ["--dir", "--definitions", "--parameters"] {
+        host.expect(&["verify", option, "/nonexistent"], "", 3, &[], &["/nonexistent"], "");
+    }
+    // The guest's process is known by a definition; one beside it that cannot be understood hides none.
+    host.process(41, "unconfined");
+    let state = format!("<domstatus state='running' pid='41'><uuid>{}</uuid></domstatus>", uuid(NAME));
+    fs::write(host.at("defs/a.xml"), state).unwrap();
+    host.expect(&["verify", NAME], "", 1, &[], &["process 41 thread 41 does not carry it"], "");
+    fs::write(host.at("defs/b.xml"), "<network/>").unwrap();
+    host.expect(&["verify", NAME], "", 3, &[], &["b.xml: the definition has no UUID"], "");
+    // Confined by a namesake in another policy namespace.
+    fs::remove_file(host.at("defs/b.xml")).unwrap();
+    host.process(41, &format!(":other:{NAME} (enforce)"));
+    host.expect(&["verify", NAME], "", 1, &[], &["does not carry it"], "");
+    host.expect(&["remove", NAME], "", 1, &[], &["in use by process 41"], "");
+    host.process(41, &format!("{NAME} (enforce)"));
+    host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
+}
+
+#[test]
+fn apparmor_that_complains_as_a_whole_is_told_by_verify_status_and_doctor() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    let mode = |mode: &str| fs::write(host.at("parameters/mode"), mode).unwrap();
+    let failed = |name: &str| {
+        let report = text(&host.run(&["doctor", "--json"], "").stdout);
+        report.contains(&format!("{{\"name\":\"{name}\",\"state\":\"failed\""))
+    };
+    host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
+    assert!(!failed("mode") && !failed("policy lock"));
+    mode("complain");
+    host.expect(&["verify", NAME], "", 1, &[], &["AppArmor as a whole is in mode complain, not enforce"], "");
+    host.expect(&["status", "--json", NAME], "", 0, &["AppArmor as a whole does not enforce"], &[], "");
+    assert!(failed("mode"));
+    mode("enforce");
+    let status = text(&host.run(&["status", "--json", NAME], "").stdout);
+    assert!(!status.contains("as a whole"), "{status}");
+    fs::write(host.at("parameters/lock_policy"), "Y\n").unwrap();
+    assert!(failed("policy lock"));
+    // Who may not read it cannot verify anything; status tells the rest.
+    fs::remove_file(host.at("parameters/mode")).unwrap();
+    host.expect(&["verify", NAME], "", 3, &[], &["parameters/mode"], "");
+    assert!(host.run(&["status", NAME], "").status.success());
+}
+
+#[test]
+fn gc_looks_again_under_the_locks() {
+    let host = Host::new();
+    host.load(&[NAME, OTHER]);
+    for name in [NAME, OTHER] {
+        host.age(name);
+    }
+    let cache = aa_load::Cache::open(&host.at("cache")).unwrap();
+    let locks = cache.lock([NAME, OTHER].map(|name| name.parse().unwrap())).unwrap();
+    let mut command = host.command(&["gc"]);
+    let mut gc = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(gc.try_wait().unwrap().is_none());
+    assert_eq!(host.removed(), "");
+    // Meanwhile it is written again, as for a guest that starts.
+    host.profile(NAME);
+    drop(locks);
+    let output = gc.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert!(text(&output.stdout).contains(OTHER) && !text(&output.stdout).contains(NAME));
+    assert!(host.at("d").join(NAME).exists() && !host.at("d").join(OTHER).exists());
+}
+
+#[test]
+fn gc_leaves_alone_what_was_loaded_though_nothing_was_to_be_done() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    fs::remove_file(host.at("d").join(OTHER)).unwrap();
+    let dry_run = ["gc", "--dry-run"];
+    host.age(NAME);
+    host.expect(&dry_run, "", 0, &[NAME], &["would remove"], "");
+    host.expect(&[NAME], "", 0, &["unchanged"], &[], "");
+    host.expect(&dry_run, "", 0, &[], &[], "");
+    // Nor does gc take that mark away.
+    for _ in 0..2 {
+        host.expect(&["gc"], "", 0, &[], &[], "");
+    }
+    host.age(NAME);
+    host.expect(&["gc"], "", 0, &[NAME], &["removes"], "");
+    assert!(!host.at(&format!("cache/{NAME}.policy")).exists());
+}
+
+#[test]
+fn gc_knows_guests_with_a_directory_each() {
+    let host = Host::new();
+    host.load(&[NAME, OTHER]);
+    host.define("defs/web/domain.xml", NAME);
+    host.expect(&["gc", "--min-age", "0"], "", 0, &[OTHER], &["removes"], "");
+    assert!(host.at("d").join(NAME).exists());
+    // As the kernel would have it.
+    fs::remove_dir_all(host.at(&format!("fs/apparmor/policy/profiles/{OTHER}.1"))).unwrap();
+    // A place without any guest is one from which the last has gone.
+    fs::remove_dir_all(host.at("defs/web")).unwrap();
+    host.expect(&["gc", "--min-age", "0"], "", 0, &[NAME], &["removes"], "");
+}
+
+#[test]
+fn a_whole_set_is_never_added() {
+    let host = Host::new();
+    for _ in 0..2 {
+        host.expect(&["add", "--direct", NAME], "", 2, &[], &["does not go with add"], "");
+        assert!(fs::read(host.at("fs/apparmor/.replace")).unwrap().is_empty());
+        host.load(&[NAME]);
+    }
+    host.expect(&["replace", "--direct", NAME], "", 0, &["unchanged"], &[], "");
+}
