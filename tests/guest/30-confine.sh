@@ -76,7 +76,8 @@ case_apparmor_that_complains_as_a_whole_is_refused() {
     expect 0 aa-confine --uuid "$UUID" --allow-complain -- /usr/bin/touch "$PWD/elsewhere"
     chmod 777 .
     expect 0 setpriv --reuid 65534 --clear-groups aa-confine --uuid "$UUID" -- /usr/bin/touch "$PWD/unknown"
-    [ -e elsewhere ] && [ -e unknown ]
+    [ -e elsewhere ]
+    [ -e unknown ]
     # The twin.
     printf enforce >"$parameter"
     expect 0 aa-confine --uuid "$UUID" -- "${TOUCH[@]}"
