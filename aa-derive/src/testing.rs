@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use aa_contract::{Derived, NoteKind, Target};
+use aa_contract::{Derived, NoteKind};
 
 use crate::host::Files;
 use crate::path_policy::{self, PathPolicy};
@@ -38,7 +38,7 @@ pub(crate) fn options() -> Options {
 pub(crate) fn rules(domain_type: &str, inner: &str, root: &Path) -> Vec<(String, String)> {
     let pairs = |inner| -> Vec<(String, String)> {
         let record = record(domain_type, inner, root).unwrap();
-        record.rules().iter().map(|rule| (text(&rule.target), rule.access.to_string())).collect()
+        record.rules().iter().map(|rule| (rule.target.to_string(), rule.access.to_string())).collect()
     };
     let base: BTreeSet<_> = pairs("").into_iter().collect();
     pairs(inner).into_iter().filter(|pair| !base.contains(pair)).collect()
@@ -86,11 +86,4 @@ pub(crate) fn link(root: &Path, path: &str, target: &str) {
     let path = root.join(path.trim_start_matches('/'));
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::os::unix::fs::symlink(target, path).unwrap();
-}
-
-fn text(target: &Target) -> String {
-    match target {
-        Target::Path(path) => path.to_string(),
-        Target::Glob(glob) => glob.to_string(),
-    }
 }

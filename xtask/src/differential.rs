@@ -235,11 +235,7 @@ impl Table {
     fn rules(&mut self, answer: &Answer, record: &Derived) {
         let mut ours: BTreeMap<String, BTreeSet<char>> = BTreeMap::new();
         for rule in record.rules().iter().filter(|rule| !rule.deny) {
-            let pattern = match &rule.target {
-                Target::Path(path) => path.to_string(),
-                Target::Glob(glob) => glob.to_string(),
-            };
-            ours.insert(pattern, rule.access.to_string().chars().collect());
+            ours.insert(rule.target.to_string(), rule.access.to_string().chars().collect());
         }
         for (pattern, letters) in &answer.grants {
             match ours.get(pattern) {

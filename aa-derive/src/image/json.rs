@@ -9,7 +9,7 @@ use super::backing::{NameError, Node, Override, Remote, Source, host_path, netwo
 type Object = Map<String, Value>;
 
 /// Deepest nesting of nodes or of dotted keys; real names have two or three.
-const MAX_DEPTH: u8 = 16;
+pub(crate) const MAX_DEPTH: u8 = 16;
 /// Filters that pass the bytes of their `file` on.
 const FILTERS: [&str; 4] = ["copy-on-read", "throttle", "preallocate", "compress"];
 

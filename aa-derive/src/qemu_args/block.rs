@@ -10,16 +10,13 @@ use crate::deriver::Deriver;
 use crate::devices::{TopSource, disk_image};
 use crate::error::Error;
 use crate::image::backing::{self, NameError};
-use crate::image::{Format, Node, Override, Source};
+use crate::image::{Format, MAX_NODES, Node, Override, Source};
 use crate::xml::Element;
 
 pub(super) const OPTIONS: [&str; 12] =
     ["drive", "blockdev", "hda", "hdb", "hdc", "hdd", "fda", "fdb", "cdrom", "sd", "mtdblock", "pflash"];
 
 const WHAT: &str = "disk image";
-
-/// Deepest nesting of nodes in one argument, as in a `json:` name; real ones have two or three.
-const MAX_DEPTH: usize = 16;
 
 /// Drivers that stand between a format and the bytes, or next to them, and open no file by themselves.
 const FILTERS: [&str; 19] = [
@@ -224,7 +221,7 @@ fn node(
     driver: Option<String>,
     read_only: bool,
 ) -> Result<(), Error> {
-    if prefix.bytes().filter(|byte| *byte == b'.').count() > MAX_DEPTH {
+    if prefix.bytes().filter(|byte| *byte == b'.').count() > usize::from(MAX_NODES) {
         context.note(NoteKind::UnknownArgument, "its nodes nest too deep: no rule is made for the lowest");
         return Ok(());
     }

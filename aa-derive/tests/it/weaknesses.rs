@@ -1,8 +1,6 @@
 //! Weaknesses of libvirt's helper that lie in deriving, each as a test that its behaviour fails.
 //! The numbers are those under which docs/differences.md and its sources know them.
 
-use aa_contract::Target;
-
 use crate::common::{derive_with, device, domain, options, refused, rules, try_inside};
 
 /// A running guest of this name and id; its rules without those of its devices.
@@ -12,14 +10,7 @@ fn named(name: &str, id: i32) -> Result<Vec<String>, String> {
         .replace("id='7'", &format!("id='{id}'"));
     let root = tempfile::tempdir().unwrap();
     let record = derive_with(&xml, &options(), root.path()).map_err(|error| error.to_string())?;
-    Ok(record
-        .rules()
-        .iter()
-        .map(|rule| match &rule.target {
-            Target::Path(path) => path.to_string(),
-            Target::Glob(glob) => glob.to_string(),
-        })
-        .collect())
+    Ok(record.rules().iter().map(|rule| rule.target.to_string()).collect())
 }
 
 #[test]
