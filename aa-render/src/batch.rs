@@ -15,7 +15,7 @@ use crate::args::Args;
 use crate::diff::unified;
 use crate::error::{Error, strip_os_code};
 use crate::grants::Change;
-use crate::layout::{DROP_IN_FOR_ALL, Layout, Part};
+use crate::layout::{DROP_IN_FOR_ALL, Layout, Part, file_name};
 use crate::profile_text::ProfileText;
 use crate::render::{Renderer, Settings};
 use crate::store::{Contents, Store, Sync};
@@ -243,7 +243,8 @@ impl Batch<'_> {
         let locked = if self.output == Output::Written { Some(store.lock(profile)?) } else { None };
         let old = store.read(profile)?;
         let new = plan(&self.renderer, &old)?;
-        if new.base.is_some() && !self.renderer.base_includes_rules(&new, profile) {
+        let rules = file_name(profile, Part::Rules);
+        if new.base.is_some() && !self.renderer.base_includes(&new, profile, &rules) {
             let path = self.renderer.layout().path(profile, Part::Base)?;
             let path = Printable(path.as_str());
             self.say(&format_args!("{path}: warning: it does not include the rules file, so no rule is in force; --renew makes it anew"));
@@ -270,11 +271,9 @@ impl Batch<'_> {
             let path = layout.path(profile, part)?;
             out += &unified(&Printable(path.as_str()).to_string(), before, after);
         }
-        let own = crate::layout::file_name(profile, Part::DropIn);
-        let base = new.base.as_deref().unwrap_or_default();
-        let base = ProfileText::parse(base, &profile.to_string()).ok();
+        let own = file_name(profile, Part::DropIn);
         for name in [own.as_str(), DROP_IN_FOR_ALL] {
-            if !base.as_ref().is_some_and(|base| base.includes(name)) {
+            if !self.renderer.base_includes(new, profile, name) {
                 continue;
             }
             for file in drop_ins(&layout.dir().join(name))? {

@@ -112,12 +112,11 @@ impl Renderer {
         self.with_mode(text, record.profile(), self.settings.mode)
     }
 
-    /// Whether the base profile of `contents` takes in the rules file. One that libvirt made for a
-    /// container, or that its user changed, may not; then none of the rules is in force.
-    pub fn base_includes_rules(&self, contents: &Contents, profile: ProfileName) -> bool {
-        let name = crate::layout::file_name(profile, Part::Rules);
+    /// Whether the base profile of `contents` takes in a file or directory. One that libvirt made, or that its user
+    /// changed, may not even the rules file; then none of the rules is in force.
+    pub fn base_includes(&self, contents: &Contents, profile: ProfileName, name: &str) -> bool {
         let base = contents.base.as_deref().unwrap_or_default();
-        ProfileText::parse(base, &profile.to_string()).is_ok_and(|base| base.includes(&name))
+        ProfileText::parse(base, &profile.to_string()).is_ok_and(|base| base.includes(name))
     }
 
     /// The record that tells aa-load of the profile.
