@@ -57,8 +57,8 @@ pub struct Args {
     /// remove: also where a process carries the profile, which is unconfined from then on
     #[arg(long)]
     pub force: bool,
-    /// replace, and no other verb: load the whole set in one write to the kernel, which takes all of it or nothing; a profile that does not
-    /// compile is named, and is not in the set
+    /// replace, and no other verb: load the whole set in one write to the kernel, which takes all of it or nothing; a
+    /// profile that does not compile is named, and is not in the set
     #[arg(long)]
     pub direct: bool,
     /// add, replace: compile what guests share once, keep it in the cache, and merge each guest's own rules into it;

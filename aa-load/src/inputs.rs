@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aa_contract::syntax::parse_rule;
 use sha2::{Digest, Sha256};
 
-use crate::lines::{Line, lines};
-use crate::trust::{self, Problem};
+use crate::lines::{Line, lines, words};
+use crate::trust::{Directories, Problem};
 
 /// A digest of contents.
 pub(crate) type Sum = [u8; 32];
@@ -93,6 +93,7 @@ impl Inputs {
     ) -> Result<(Sum, Vec<PathBuf>), Problem> {
         let mut sum = Sha256::new();
         let mut seen: HashMap<PathBuf, bool> = HashMap::new();
+        let mut directories = Directories::default();
         while let Some(Next { path, is_policy }) = pending.pop() {
             let before = seen.get(&path).copied();
             // What was met as a text of features may be policy as well.
@@ -102,7 +103,7 @@ impl Inputs {
             if seen.len() >= MOST {
                 return Err(Problem::new(&path, "more files than a profile can have"));
             }
-            let node = self.node(&path, shared(&path))?;
+            let node = self.node(&path, shared(&path), &mut directories)?;
             if before.is_none() {
                 let name = path.as_os_str().as_encoded_bytes();
                 sum.update((name.len() as u64).to_le_bytes());
@@ -118,7 +119,7 @@ impl Inputs {
     }
 
     /// What is at a path; remembered only if another profile may include it too, or memory would grow with each.
-    fn node(&self, path: &Path, shared: bool) -> Result<Arc<Node>, Problem> {
+    fn node(&self, path: &Path, shared: bool, directories: &mut Directories) -> Result<Arc<Node>, Problem> {
         let stamp = fs::metadata(path)
             .ok()
             .map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()));
@@ -128,7 +129,7 @@ impl Inputs {
                 return Ok(Arc::clone(node));
             }
         }
-        let node = Arc::new(self.read(path, stamp)?);
+        let node = Arc::new(self.read(path, stamp, directories)?);
         if shared && stamp.is_some() {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.insert(path.to_owned(), Arc::clone(&node));
@@ -136,7 +137,12 @@ impl Inputs {
         Ok(node)
     }
 
-    fn read(&self, path: &Path, stamp: Option<Stamp>) -> Result<Node, Problem> {
+    fn read(
+        &self,
+        path: &Path,
+        stamp: Option<Stamp>,
+        directories: &mut Directories,
+    ) -> Result<Node, Problem> {
         let node = |kind: &[u8], content: &[u8], next| {
             let content = Sha256::new().chain_update(kind).chain_update(content).finalize().into();
             Ok(Node { stamp, content, next })
@@ -150,7 +156,7 @@ impl Inputs {
             }
             Ok(metadata) => metadata,
         };
-        trust::place(path)?;
+        directories.place(path)?;
         if metadata.is_dir() {
             let mut names: Vec<PathBuf> =
                 match fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
@@ -240,17 +246,6 @@ pub(crate) fn references(bytes: &[u8]) -> Option<Vec<Reference>> {
 /// Whether a line is one rule as this project writes them: words in its path are no keywords, whoever chose it.
 fn is_rule(line: &Line<'_>) -> bool {
     line.begins && std::str::from_utf8(line.text).is_ok_and(|text| parse_rule(text).is_ok())
-}
-
-/// Where a word begins that is no part of a longer one or of a path.
-fn words<'a>(text: &'a [u8], word: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    let begins = |at: &usize| {
-        let before = at.checked_sub(1).and_then(|at| text.get(at));
-        before.is_none_or(|byte| !byte.is_ascii_alphanumeric() && !b"_/.-".contains(byte))
-    };
-    (0..text.len())
-        .filter(move |at| text.get(*at..).is_some_and(|rest| rest.starts_with(word)))
-        .filter(begins)
 }
 
 /// The names that a text may begin with: in brackets, in quotes, in both, or in neither.

@@ -58,6 +58,17 @@ fn is_assignment(line: &[u8]) -> bool {
     line.starts_with(b"@{") && (behind.starts_with(b"=") || behind.starts_with(b"+="))
 }
 
+/// Where a word begins that is not the end of a longer one, and no part of a path.
+pub(crate) fn words<'a>(text: &'a [u8], word: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let begins = |at: &usize| {
+        let before = at.checked_sub(1).and_then(|at| text.get(at));
+        before.is_none_or(|byte| !byte.is_ascii_alphanumeric() && !b"_/.-".contains(byte))
+    };
+    (0..text.len())
+        .filter(move |at| text.get(*at..).is_some_and(|rest| rest.starts_with(word)))
+        .filter(begins)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -321,7 +321,8 @@ fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
     let (mut garbage, mut found, mut wanted) = look()?;
     let locked: BTreeSet<ProfileName> = garbage.iter().map(|item| item.profile).collect();
     let cache = cache.as_ref().filter(|_| !args.dry_run);
-    let locks = cache.and_then(|cache| cache.lock(locked.iter().copied()).ok());
+    let for_removal = cache.filter(|_| !locked.is_empty());
+    let locks = for_removal.and_then(|cache| cache.lock(locked.iter().copied()).ok());
     if locks.is_some() {
         // What was written or loaded since stays; nothing more is loaded from here on.
         (garbage, found, wanted) = look()?;

@@ -1,6 +1,7 @@
 //! Whether anybody else than root and this user can change what is at a path, or put another thing there: whoever can
 //! decides what the guest may do.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
@@ -53,6 +54,29 @@ pub(crate) fn place(path: &Path) -> Result<PathBuf, Problem> {
         check(path, &metadata, false)?;
     }
     Ok(found)
+}
+
+/// Directories whose files are nobody else's to put there, and where they are: each is looked at once, for what is looked
+/// at together.
+#[derive(Debug, Default)]
+pub(crate) struct Directories(HashMap<PathBuf, PathBuf>);
+
+impl Directories {
+    /// As [`place`].
+    pub(crate) fn place(&mut self, path: &Path) -> Result<(), Problem> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return place(path).map(drop);
+        };
+        let metadata = fs::symlink_metadata(path).map_err(Problem::of(path))?;
+        if metadata.is_symlink() {
+            return place(path).map(drop);
+        }
+        if !self.0.contains_key(parent) {
+            self.0.insert(parent.to_owned(), directory(parent)?);
+        }
+        let found = self.0.get(parent).map_or_else(|| path.to_owned(), |parent| parent.join(name));
+        check(&found, &metadata, false)
+    }
 }
 
 /// Where a directory is whose files are nobody else's to put there.
@@ -166,6 +190,16 @@ mod tests {
         assert!(file(&at("open/deep/file")).is_ok() && file(&at("own/deep/../../open/deep/file")).is_ok());
         mode("open/deep/file", 0o666);
         assert!(file(&at("open/deep/file")).is_err());
+        // One look at each directory comes to the same.
+        for name in ["own/deep/file", "own/first", "own/deep", "open/file", "open/deep/file", "own/none"] {
+            let once = Directories::default().place(&at(name)).map_err(|problem| problem.path);
+            assert_eq!(once, place(&at(name)).map(drop).map_err(|problem| problem.path), "{name}");
+        }
+        let mut directories = Directories::default();
+        assert!(directories.place(&at("own/deep/file")).is_ok() && directories.0.len() == 1);
+        mode("own/deep/file", 0o666);
+        assert!(directories.place(&at("own/deep/file")).is_err());
+        mode("own/deep/file", 0o644);
         // A circle, a directory, nothing.
         symlink("circle", at("own/circle")).unwrap();
         for name in ["own/circle", "own/deep", "own/none"] {

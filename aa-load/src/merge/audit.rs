@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Refused, read};
-use crate::lines::lines;
+use crate::lines::{lines, words};
 
 /// The rules that a text or a file of policy that it reaches denies with `audit`, each as a profile that allows it.
 pub(super) fn denied(text: &str, paths: &[PathBuf]) -> Result<Vec<String>, Refused> {
@@ -59,13 +59,9 @@ fn rule(line: &str) -> Option<Option<String>> {
 
 /// Whether a word may stand in a line, and not within a longer one or a path.
 fn has_word(line: &str, word: &str) -> bool {
-    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    let is_within = |byte: &u8| is_letter(byte) || b"/.-".contains(byte);
-    line.match_indices(word).any(|(at, _)| {
-        let before = line.as_bytes().get(..at).and_then(<[u8]>::last);
-        let behind = line.as_bytes().get(at + word.len());
-        !before.is_some_and(is_within) && !behind.is_some_and(is_letter)
-    })
+    let (line, word) = (line.as_bytes(), word.as_bytes());
+    let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    words(line, word).any(|at| !line.get(at + word.len()).is_some_and(goes_on))
 }
 
 #[cfg(test)]
