@@ -20,7 +20,8 @@ fresh_libvirtd() {
     local pid
     pid=$(</run/libvirtd.pid)
     kill "$pid"
-    wait_for not_running "$pid"
+    # It ends without its threads if they take 30 seconds (libvirt's virnetdaemon.c).
+    PATIENCE=45 wait_for not_running "$pid"
     use_helper "$1"
     run_libvirtd
 }

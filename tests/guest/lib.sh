@@ -36,14 +36,14 @@ says() {
     [[ $1 =~ $2 ]] || fail "not as expected: $1"$'\n'"expected a match of: $2"
 }
 
-# wait_for COMMAND…: tries it until it succeeds, for 20 seconds.
+# wait_for COMMAND…: tries it until it succeeds, for 20 seconds, or for $PATIENCE of them.
 wait_for() {
-    local _
-    for _ in {1..200}; do
+    local tries=$((${PATIENCE:-20} * 10))
+    while ((tries--)); do
         if "$@" >/dev/null 2>&1; then return 0; fi
         sleep 0.1
     done
-    fail "still not so after 20 seconds: $*"
+    fail "still not so after ${PATIENCE:-20} seconds: $*"
 }
 
 # new_uuid: a UUID that no other case has.
