@@ -8,6 +8,7 @@ mod mutate;
 mod original;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -33,9 +34,6 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     helper: Option<PathBuf>,
 }
-
-/// Where the changes of [`search`] start.
-const SEED: u64 = 0x6c07_8965_5ee6_4b17;
 
 /// One rule as both sides can be compared: pattern and letters in order.
 type Grant = (String, BTreeSet<char>);
@@ -101,7 +99,7 @@ pub(crate) fn compare(corpus: Option<&Path>, helper: Option<&Path>) -> Result<Ta
 }
 
 /// Compares changed domains until the time is over. Those that show a difference which no family explains are put
-/// into `findings`. The same domains in the same order each time.
+/// into `findings`. Other domains each time.
 ///
 /// # Errors
 /// The original cannot be had or started.
@@ -116,7 +114,8 @@ pub(crate) fn search(seconds: u64, findings: &Path) -> Result<Tally> {
             herd.add(&String::from_utf8_lossy(&std::fs::read(file.path())?));
         }
     }
-    let (mut numbers, mut table) = (Numbers::new(SEED), Table::default());
+    // From another place each time, or a second hour would be the first one again.
+    let (mut numbers, mut table) = (Numbers::new(RandomState::new().hash_one(())), Table::default());
     let (started, limit) = (Instant::now(), Duration::from_secs(seconds));
     let input = tempfile::NamedTempFile::new()?;
     let (mut died, mut shown) = (0, 0);
