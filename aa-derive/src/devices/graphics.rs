@@ -1,6 +1,6 @@
 //! Displays (libvirt: `formatdomain`, «Graphical framebuffers»), and what host GPU acceleration needs.
 
-use aa_contract::{Access, Feature};
+use aa_contract::{Access, Feature, NoteKind};
 
 use super::chardev_source;
 use crate::base::RUN;
@@ -44,7 +44,7 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
         Some("egl-headless" | "rdp" | "desktop") => {}
         other => {
             deriver.note(
-                aa_contract::NoteKind::UnknownElement,
+                NoteKind::UnknownElement,
                 device,
                 format!(
                     "display of type {} is not known here: no rule is made for it",
@@ -80,11 +80,15 @@ fn renders(device: &Element<'_>) -> bool {
 
 /// `<gl>`, where it is on, and the node it renders on.
 fn acceleration(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
+    let node = device.child("gl").and_then(|gl| Some((gl, gl.attr("rendernode")?)));
     if !renders(device) {
+        if let Some((gl, node)) = node {
+            deriver.note(NoteKind::LeftOut, &gl, format!("render node \"{node}\" gets no rule: GL is off"));
+        }
         return Ok(());
     }
     gl(deriver, device)?;
-    match device.child("gl").and_then(|gl| Some((gl, gl.attr("rendernode")?))) {
+    match node {
         Some((gl, node)) => deriver.grant(gl, "render node", node, Access::RW).map(drop),
         None => any_node(deriver, device),
     }
@@ -138,7 +142,9 @@ pub(crate) fn gl(deriver: &mut Deriver<'_>, place: &Element<'_>) -> Result<(), E
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{device_rules, record, refusal, rules, same, write};
+    use aa_contract::NoteKind;
+
+    use crate::testing::{device_notes, device_rules, record, refusal, rules, same, write};
 
     /// The rules of a display that are not GL's own.
     fn display(device: &str) -> Vec<(String, String)> {
@@ -188,6 +194,11 @@ mod tests {
         };
         same(&display(&spice("enable='yes'")), &[("/dev/dri/renderD130", "rw")]);
         assert!(device_rules(&spice("enable='no'")).is_empty());
+        // libvirtd passes the node on only where GL is on, whatever the display.
+        let dbus =
+            "<graphics type='dbus' p2p='yes'><gl enable='no' rendernode='/dev/dri/renderD130'/></graphics>";
+        assert!(device_rules(dbus).is_empty());
+        assert_eq!(device_notes(dbus), [NoteKind::LeftOut]);
         same(
             &display("<graphics type='egl-headless'><gl rendernode='/dev/dri/renderD131'/></graphics>"),
             &[("/dev/dri/renderD131", "rw")],

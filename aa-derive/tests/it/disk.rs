@@ -205,6 +205,9 @@ fn a_data_file_follows_its_disk() {
     assert_eq!(device(&socket("/run/nbd")), ["rw /run/nbd", "rwk /srv/top"]);
     refused(&socket("/etc/nbd"));
     assert_eq!(device(&by("block", "<source dev='/dev/vg/d'/>")), ["rwk /dev/vg/d", "rwk /srv/top"]);
+    assert!(
+        refused(&by("telnet", "<source file='/srv/data'/>")).contains("disk type \"telnet\" is not known")
+    );
 }
 
 #[test]
@@ -301,6 +304,9 @@ fn the_variable_store_of_the_firmware() {
         derive("<loader type='rom'>/usr/share/seabios/bios.bin</loader>"),
         ok(&["r /usr/share/seabios/bios.bin"])
     );
+    let beside_the_emulator = |access: &str| format!("<loader {access}>/usr/lib/xen/boot/hvmloader</loader>");
+    assert_eq!(derive(&beside_the_emulator("")), ok(&["r /usr/lib/xen/boot/hvmloader"]));
+    assert!(derive(&beside_the_emulator("type='pflash'")).is_err());
     assert!(
         derive("<loader type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader>")
             .unwrap_err()

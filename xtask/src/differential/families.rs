@@ -1,7 +1,7 @@
 //! The families of differences, one place for all of them. Each is explained in docs/differences.md
 //! under its name.
 
-use aa_contract::{Derived, Feature, NoteKind, Rule, VirtType};
+use aa_contract::{Access, Derived, Feature, Note, NoteKind, Rule, VirtType};
 
 /// Grants of ours that the original lacks, by the element that asks: a prefix of its path, without positions.
 const WIDER: [(&str, &str); 39] = [
@@ -47,7 +47,7 @@ const WIDER: [(&str, &str); 39] = [
 ];
 
 /// Families of what the original grants and we do not, and of refusals.
-const OTHERS: [&str; 24] = [
+const OTHERS: [&str; 27] = [
     "narrow-names",
     "vhost-net-for-taps",
     "tpm-version",
@@ -59,11 +59,14 @@ const OTHERS: [&str; 24] = [
     "another-guests-socket",
     "transient-disks",
     "pci-attributes",
+    "rom-loaders",
+    "rendering-that-is-off",
     "container-devices",
     "container-directories",
     "normal-paths",
     "relative-paths",
     "incomplete-devices",
+    "unknown-values",
     "unbound-prefixes",
     "files-of-daemons",
     "root-directory",
@@ -134,6 +137,10 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
         Some("transient-disks")
     } else if in_part && pattern.starts_with("/sys/devices/") && record.uses().contains(&Feature::Vfio) {
         Some("pci-attributes")
+    } else if is_only_read(record, pattern, "os/loader") {
+        Some("rom-loaders")
+    } else if left_out("GL is off") || is_for_gl(pattern) && renders_nothing(record) {
+        Some("rendering-that-is-off")
     } else if pattern.starts_with("/dev/vfio/") && record.domain().virt_type == VirtType::Lxc {
         Some("container-devices")
     } else if left_out_directory(record, pattern) {
@@ -150,6 +157,41 @@ fn left_out_directory(record: &Derived, pattern: &str) -> bool {
     let dir = pattern.strip_suffix("**").unwrap_or(pattern);
     let text = format!("container directory \"{}\"", dir.strip_suffix('/').unwrap_or(dir));
     record.notes().iter().any(|note| note.kind == NoteKind::LeftOut && note.text.contains(&text))
+}
+
+/// What the original grants to a guest that renders, besides the node.
+fn is_for_gl(pattern: &str) -> bool {
+    const GL: [&str; 13] = [
+        "/dev/dri/",
+        "/dev/nvidia",
+        "/etc/drirc",
+        "/etc/glvnd/",
+        "/proc/driver/nvidia/",
+        "/proc/modules",
+        "/sys/devices/**/{uevent",
+        "/usr/lib/@{multiarch}/dri/",
+        "/usr/lib/fglrx/",
+        "/usr/lib{,32,64}/dri/",
+        "/usr/share/drirc.d/",
+        "/usr/share/egl/",
+        "/usr/share/glvnd/",
+    ];
+    GL.iter().any(|prefix| pattern.starts_with(prefix))
+}
+
+/// Whether a display names a node to render on, and none renders.
+fn renders_nothing(record: &Derived) -> bool {
+    let is_off = |note: &Note| note.kind == NoteKind::LeftOut && note.text.ends_with("GL is off");
+    record.notes().iter().any(is_off) && !record.uses().contains(&Feature::Gl)
+}
+
+/// Whether this element's file may be read and no more.
+fn is_only_read(record: &Derived, path: &str, element: &str) -> bool {
+    record.rules().iter().any(|rule| {
+        rule.target.to_string() == path
+            && rule.access == Access::R
+            && rule.origin.as_ref().is_some_and(|origin| origin.element == element)
+    })
 }
 
 /// Whether a rule comes from this part of such a device.
@@ -192,6 +234,8 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         Some("root-directory")
     } else if errors.contains(" has no ") || errors.contains("SCSI adapter \"") {
         Some("incomplete-devices")
+    } else if ["disk type \"", "shared memory name \""].iter().any(|what| errors.contains(what)) {
+        Some("unknown-values")
     } else if errors.contains("namespace prefix") {
         Some("unbound-prefixes")
     } else {
@@ -202,10 +246,11 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
 }
 
 /// The family of a domain that only the original refuses. A path that it finds restricted must be
-/// refused here too, but for ROMs, which are only read, and what is mounted into containers.
+/// refused here too, but for ROMs and what lies beside emulators, which are only read, and what is mounted into
+/// containers.
 pub(super) fn refusal_of_theirs(errors: &str) -> Option<&'static str> {
     if errors.contains("skipped restricted file") {
-        return ["/usr/share/seabios/", "/etc/resolv.conf"]
+        return ["/usr/share/seabios/", "/usr/lib/xen/", "/etc/resolv.conf"]
             .iter()
             .any(|path| errors.contains(path))
             .then_some("false-refusals");
