@@ -10,7 +10,7 @@ use crate::image::Format;
 use crate::xml::Element;
 
 pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<(), Error> {
-    if let Some(os) = root.child("os") {
+    for os in root.children("os") {
         for (name, what) in [
             ("kernel", "kernel"),
             ("initrd", "initial RAM disk"),
@@ -24,20 +24,20 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
         for table in os.children("acpi").flat_map(|acpi| acpi.children("table")) {
             file(deriver, &table, "ACPI table", Access::R)?;
         }
-        if let Some(loader) = os.child("loader") {
-            firmware(deriver, &loader)?;
-        }
-        if let Some(nvram) = os.child("nvram") {
-            variables(deriver, &nvram)?;
-        }
-        if let Some(store) = os.child("varstore")
-            && let Some(path) = store.attr("path")
-        {
-            deriver.uses(Feature::Firmware);
-            deriver.grant(store, "variable store", path, Access::RWK)?;
-        }
-        chosen_later(deriver, &os);
     }
+    if let Some(loader) = root.at(&["os", "loader"]) {
+        firmware(deriver, &loader)?;
+    }
+    if let Some(nvram) = root.at(&["os", "nvram"]) {
+        variables(deriver, &nvram)?;
+    }
+    if let Some(store) = root.at(&["os", "varstore"])
+        && let Some(path) = store.attr("path")
+    {
+        deriver.uses(Feature::Firmware);
+        deriver.grant(store, "variable store", path, Access::RWK)?;
+    }
+    chosen_later(deriver, root);
     for entry in root
         .children("sysinfo")
         .filter(|info| info.attr("type") == Some("fwcfg"))
@@ -51,25 +51,26 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
 }
 
 /// Says what the XML leaves to libvirt: the firmware, whatever else it says of it, or the variable store of flash that is only read.
-fn chosen_later(deriver: &mut Deriver<'_>, os: &Element<'_>) {
-    let loader = os.child("loader");
+fn chosen_later(deriver: &mut Deriver<'_>, root: &Element<'_>) {
+    let Some(os) = root.child("os") else { return };
+    let loader = root.at(&["os", "loader"]);
     let is_named =
         |element: Element<'_>| element.child("source").is_some() || !element.text().trim().is_empty();
     let text = match loader.filter(|loader| is_named(*loader)) {
-        None if os.attr("firmware").is_some() => {
+        None if root.children("os").any(|os| os.attr("firmware").is_some()) => {
             "the firmware is chosen when the guest is started: derive from the XML of the running guest, or name <loader> and <nvram>"
         }
         Some(loader)
             if loader.attr("type") == Some("pflash")
                 && loader.attr("readonly") == Some("yes")
                 && loader.attr("stateless") != Some("yes")
-                && !os.child("nvram").is_some_and(is_named) =>
+                && !root.at(&["os", "nvram"]).is_some_and(is_named) =>
         {
             "the variable store is chosen when the guest is defined: derive from the XML that libvirt has of it, or name <nvram>"
         }
         _ => return,
     };
-    deriver.note(NoteKind::NotCovered, os, text);
+    deriver.note(NoteKind::NotCovered, &os, text);
 }
 
 /// A file that an element's text names.

@@ -16,12 +16,13 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
         return Ok(());
     }
     if let Some(backing) = root.child("memoryBacking") {
-        let source = backing.child("source").and_then(|source| source.attr("type"));
-        let shared = backing.child("access").and_then(|access| access.attr("mode")) == Some("shared");
+        let within = |name| root.at(&["memoryBacking", name]);
+        let source = within("source").and_then(|source| source.attr("type"));
+        let shared = within("access").and_then(|access| access.attr("mode")) == Some("shared");
         if source == Some("file") || (shared && !matches!(source, Some("memfd" | "anonymous"))) {
             ram(deriver, &backing)?;
         }
-        if let Some(pages) = backing.child("hugepages") {
+        if let Some(pages) = within("hugepages") {
             hugepages(deriver, &pages)?;
         }
     }

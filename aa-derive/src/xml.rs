@@ -177,9 +177,13 @@ impl<'d> Element<'d> {
         self.children(name).next()
     }
 
-    /// The first element at the end of a path of names, as `child` of `child`.
+    /// The first element at the end of a path of names, as libvirt's path expressions find it: also in the second of two elements
+    /// on the way.
     pub fn at(&self, path: &[&'static str]) -> Option<Element<'d>> {
-        path.iter().try_fold(*self, |element, name| element.child(name))
+        match path {
+            [] => Some(*self),
+            [name, rest @ ..] => self.children(name).find_map(|child| child.at(rest)),
+        }
     }
 
     /// Where the element starts.
@@ -606,6 +610,14 @@ mod tests {
         assert_eq!(disk.attr("a"), Some("<1\n2"));
         assert_eq!(disk.child("source").unwrap().path(), "devices/disk[2]/source");
         assert_eq!(disk.pos(), Pos { line: 6, column: 1 });
+    }
+
+    #[test]
+    fn a_path_leads_through_each_of_two_elements() {
+        let text = "<domain><os/><os><nvram>1</nvram><nvram>2</nvram></os></domain>";
+        let document = Document::parse(text.as_bytes()).unwrap();
+        assert_eq!(document.root().at(&["os", "nvram"]).unwrap().text(), "1");
+        assert!(document.root().at(&["os", "loader"]).is_none());
     }
 
     #[test]

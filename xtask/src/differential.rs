@@ -219,14 +219,11 @@ impl Table {
             (Err(errors), true) => {
                 self.explain(families::refusal_of_ours(&errors), &answer.file, errors.trim_end());
             }
-            (Ok(_), false) => {
-                let theirs = answer.errors.join(", ");
-                self.explain(
-                    families::refusal_of_theirs(&theirs),
-                    &answer.file,
-                    &format!("the original refuses: {theirs}"),
-                );
-            }
+            (Ok(record), false) => self.explain(
+                families::refusal_of_theirs(&answer.errors, &record),
+                &answer.file,
+                &format!("the original refuses: {}", answer.errors.join(", ")),
+            ),
             (Ok(record), true) => self.rules(answer, &record),
         }
     }

@@ -12,7 +12,10 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
         "filesystem" => filesystem(deriver, device),
         "hostdev" => hostdev(deriver, device),
         "disk" => super::disk::derive(deriver, device),
-        "emulator" | "interface" | "console" | "controller" => Ok(()),
+        "emulator" | "controller" => Ok(()),
+        // Its terminals are libvirtd's, and its cards are moved into its network namespace.
+        "console" if matches!(device.attr("type"), None | Some("pty")) => Ok(()),
+        "interface" if !matches!(device.attr("type"), Some("vhostuser" | "vdpa")) => Ok(()),
         name => {
             deriver.note(
                 NoteKind::NotCovered,
@@ -142,6 +145,9 @@ mod tests {
         for device in [
             "<filesystem type='volume'><source pool='p' volume='v'/><target dir='/'/></filesystem>",
             "<hostdev mode='subsystem' type='usb'><source><vendor id='1'/><product id='2'/></source></hostdev>",
+            "<graphics type='egl-headless'/>",
+            "<interface type='vhostuser'><source type='unix' path='/run/vhost.sock' mode='server'/></interface>",
+            "<console type='file'><source path='/srv/console'/></console>",
         ] {
             assert_eq!(notes(device), 1, "{device}");
             assert!(lxc(device).is_empty(), "{device}");
@@ -149,6 +155,8 @@ mod tests {
         for device in [
             "<filesystem type='ram'><source usage='1'/><target dir='/'/></filesystem>",
             "<hostdev mode='capabilities' type='net'><source><interface>eth0</interface></source></hostdev>",
+            "<interface type='direct'><source dev='eth0'/></interface>",
+            "<console type='pty'/>",
         ] {
             assert_eq!(notes(device), 0, "{device}");
         }

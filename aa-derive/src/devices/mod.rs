@@ -32,9 +32,8 @@ const WITHOUT_FILES: [&str; 10] =
     ["controller", "hub", "watchdog", "memballoon", "panic", "iommu", "sound", "lease", "crypto", "acpi"];
 
 pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<(), Error> {
-    let Some(devices) = root.child("devices") else { return Ok(()) };
     // What is in a namespace is another program's.
-    for device in devices.elements().filter(Element::is_plain) {
+    for device in root.children("devices").flat_map(|devices| devices.elements()).filter(Element::is_plain) {
         one(deriver, &device)?;
     }
     Ok(())

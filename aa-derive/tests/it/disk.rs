@@ -364,6 +364,14 @@ fn character_devices() {
         refused(&format!("<{role} type='file'><source path='/etc/f'/></{role}>"));
         refused(&format!("<{role} type='file'><source/></{role}>"));
     }
+    // What the first console says is judged, though libvirt makes it the serial port's other end.
+    let console = |path: &str| {
+        format!(
+            "<serial type='pty'/><console type='file'><source path='{path}'/><target type='serial'/></console>"
+        )
+    };
+    assert_eq!(device(&console("/srv/c")), ["rw /srv/c"]);
+    refused(&console("/etc/c"));
     assert_eq!(
         device("<serial type='tcp'><source mode='connect' host='h' service='1' tls='yes'/></serial>"),
         ["r glob:/etc/pki/libvirt-chardev/{,**}", "r glob:/etc/pki/qemu/{,**}"]

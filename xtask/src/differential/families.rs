@@ -47,7 +47,7 @@ const WIDER: [(&str, &str); 39] = [
 ];
 
 /// Families of what the original grants and we do not, and of refusals.
-const OTHERS: [&str; 27] = [
+const OTHERS: [&str; 28] = [
     "narrow-names",
     "vhost-net-for-taps",
     "tpm-version",
@@ -67,6 +67,7 @@ const OTHERS: [&str; 27] = [
     "relative-paths",
     "incomplete-devices",
     "unknown-values",
+    "first-console",
     "unbound-prefixes",
     "files-of-daemons",
     "root-directory",
@@ -137,12 +138,12 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
         Some("transient-disks")
     } else if in_part && pattern.starts_with("/sys/devices/") && record.uses().contains(&Feature::Vfio) {
         Some("pci-attributes")
-    } else if is_only_read(record, pattern, "os/loader") {
+    } else if has_access(record, pattern, "os/loader", Access::R) {
         Some("rom-loaders")
+    } else if is_no_device_of_a_container(record, pattern) {
+        Some("container-devices")
     } else if left_out("GL is off") || is_for_gl(pattern) && renders_nothing(record) {
         Some("rendering-that-is-off")
-    } else if pattern.starts_with("/dev/vfio/") && record.domain().virt_type == VirtType::Lxc {
-        Some("container-devices")
     } else if left_out_directory(record, pattern) {
         Some("container-directories")
     } else if ["//", "/./", "/../"].iter().any(|part| pattern.contains(part)) {
@@ -152,10 +153,22 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
     }
 }
 
+/// Whether the original takes a container for a virtual machine: it has a device that containers have not, or VFIO.
+fn is_no_device_of_a_container(record: &Derived, pattern: &str) -> bool {
+    let is_told =
+        |note: &Note| note.kind == NoteKind::NotCovered && note.text.contains("> of a container: no rule");
+    let is_directory = pattern.ends_with('/') || pattern.ends_with("/**");
+    record.domain().virt_type == VirtType::Lxc
+        && (pattern.starts_with("/dev/vfio/")
+            || is_for_gl(pattern)
+            || !is_directory && record.notes().iter().any(is_told))
+}
+
 /// Whether a directory of a container, which `pattern` grants whole, was left out.
 fn left_out_directory(record: &Derived, pattern: &str) -> bool {
     let dir = pattern.strip_suffix("**").unwrap_or(pattern);
-    let text = format!("container directory \"{}\"", dir.strip_suffix('/').unwrap_or(dir));
+    let dir = dir.strip_suffix('/').filter(|dir| !dir.is_empty()).unwrap_or(dir);
+    let text = format!("container directory \"{dir}\"");
     record.notes().iter().any(|note| note.kind == NoteKind::LeftOut && note.text.contains(&text))
 }
 
@@ -185,11 +198,16 @@ fn renders_nothing(record: &Derived) -> bool {
     record.notes().iter().any(is_off) && !record.uses().contains(&Feature::Gl)
 }
 
-/// Whether this element's file may be read and no more.
-fn is_only_read(record: &Derived, path: &str, element: &str) -> bool {
+/// Whether this is firmware that may be read and no more.
+fn is_only_read(record: &Derived, path: &str) -> bool {
+    [Access::R, Access::RK].iter().any(|access| has_access(record, path, "os/loader", *access))
+}
+
+/// Whether this element's file has a rule with this access.
+fn has_access(record: &Derived, path: &str, element: &str, access: Access) -> bool {
     record.rules().iter().any(|rule| {
         rule.target.to_string() == path
-            && rule.access == Access::R
+            && rule.access == access
             && rule.origin.as_ref().is_some_and(|origin| origin.element == element)
     })
 }
@@ -228,6 +246,8 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         .any(|dir| errors.contains(&format!(": refuse {dir}")))
     {
         Some("files-of-daemons")
+    } else if errors.contains(": devices/console[1]/source asks for") {
+        Some("first-console")
     } else if errors.contains(": read /") {
         Some("shared-firmware")
     } else if errors.ends_with("\"/\" is a directory") {
@@ -245,19 +265,23 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
     }
 }
 
-/// The family of a domain that only the original refuses. A path that it finds restricted must be
-/// refused here too, but for ROMs and what lies beside emulators, which are only read, and what is mounted into
-/// containers.
-pub(super) fn refusal_of_theirs(errors: &str) -> Option<&'static str> {
-    if errors.contains("skipped restricted file") {
-        return ["/usr/share/seabios/", "/usr/lib/xen/", "/etc/resolv.conf"]
-            .iter()
-            .any(|path| errors.contains(path))
-            .then_some("false-refusals");
+/// The family of a domain that only the original refuses. A path that it finds restricted must be refused here too, but
+/// for firmware, which may be read and no more, and what is mounted into containers.
+pub(super) fn refusal_of_theirs(errors: &[String], record: &Derived) -> Option<&'static str> {
+    let mut restricted = errors
+        .windows(2)
+        .filter_map(|pair| match pair {
+            [path, problem] if problem == "skipped restricted file" => Some(path.as_str()),
+            _ => None,
+        })
+        .peekable();
+    if restricted.peek().is_some() {
+        let is_false = |path: &str| path == "/etc/resolv.conf" || is_only_read(record, path);
+        return restricted.all(is_false).then_some("false-refusals");
     }
     // Its parser of whole domains minds what has no bearing on files.
-    (errors.contains("could not get VM definition") || errors == "invalid VM definition")
-        .then_some("whole-domain-parser")
+    let whole = |error: &String| error == "could not get VM definition" || error == "invalid VM definition";
+    errors.iter().any(whole).then_some("whole-domain-parser")
 }
 
 /// `devices/disk[2]/source` without the position.
