@@ -335,6 +335,7 @@ mod tests {
         assert_eq!(device_notes(PCI).len(), 1);
         refusal(&PCI.replace("0x12", "0x52"));
         refusal(&PCI.replace("0x06", "../.."));
+        refusal(&PCI.replace("0x5", "0x8"));
     }
 
     #[test]

@@ -254,7 +254,10 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         Some("root-directory")
     } else if errors.contains(" has no ") || errors.contains("SCSI adapter \"") {
         Some("incomplete-devices")
-    } else if ["disk type \"", "shared memory name \""].iter().any(|what| errors.contains(what)) {
+    } else if ["disk type \"", "shared memory name \"", "PCI address \""]
+        .iter()
+        .any(|what| errors.contains(what))
+    {
         Some("unknown-values")
     } else if errors.contains("namespace prefix") {
         Some("unbound-prefixes")
