@@ -129,7 +129,7 @@ pub(crate) fn search(seconds: u64, findings: &Path) -> Result<Tally> {
         };
         table.compare(&answer, derive(xml.as_bytes(), &options, &host).map_err(|error| error.to_string()));
         if table.unexplained.len() > shown {
-            std::fs::write(findings.join(format!("{shown}.xml")), &xml)?;
+            std::fs::write(findings.join(format!("{}-{shown}.xml", std::process::id())), &xml)?;
             shown = table.unexplained.len();
         }
     }
