@@ -87,8 +87,17 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 const MORE_LETTERS: [&str; 3] = ["shares", "persistent-store", "acpi-and-kernels"];
 
 /// Families of elements that the original does not look at, and so cannot refuse.
-const UNSEEN: [&str; 5] =
-    ["command-line", "displays-and-sound", "log-files", "network-storage", "reservations"];
+const UNSEEN: [&str; 9] = [
+    "command-line",
+    "displays-and-sound",
+    "encrypted-guests",
+    "log-files",
+    "mirrors",
+    "network-storage",
+    "random-sources",
+    "reservations",
+    "trusted-platform-modules",
+];
 
 /// The family of a rule that the original lacks, or has with fewer letters (`in_part`).
 pub(super) fn wider(rule: &Rule, in_part: bool) -> Option<&'static str> {
@@ -156,7 +165,7 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
 /// Whether the original takes a container for a virtual machine: it has a device that containers have not, or VFIO.
 fn is_no_device_of_a_container(record: &Derived, pattern: &str) -> bool {
     let is_told =
-        |note: &Note| note.kind == NoteKind::NotCovered && note.text.contains("> of a container: no rule");
+        |note: &Note| note.kind == NoteKind::NotCovered && note.text.contains(" of a container: no rule");
     let is_directory = pattern.ends_with('/') || pattern.ends_with("/**");
     record.domain().virt_type == VirtType::Lxc
         && (pattern.starts_with("/dev/vfio/")
@@ -279,7 +288,7 @@ pub(super) fn refusal_of_theirs(errors: &[String], record: &Derived) -> Option<&
         })
         .peekable();
     if restricted.peek().is_some() {
-        let is_false = |path: &str| path == "/etc/resolv.conf" || is_only_read(record, path);
+        let is_false = |path: &str| left_out_directory(record, path) || is_only_read(record, path);
         return restricted.all(is_false).then_some("false-refusals");
     }
     // Its parser of whole domains minds what has no bearing on files.
