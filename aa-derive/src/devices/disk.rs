@@ -139,16 +139,14 @@ pub(crate) fn source(
         },
         "block" => match named("dev") {
             Some(path) => image(deriver, source, path, top),
-            None => Ok(()),
+            None => below(deriver, source, None, top),
         },
-        "dir" => match named("dir") {
-            Some(path) => {
-                let access = if top.read_only { Access::R } else { Access::RWK };
-                deriver.uses(Feature::Disk);
-                deriver.grant_tree(source, top.what, path, access).map(drop)
+        "dir" => {
+            if let Some(path) = named("dir") {
+                directory(deriver, source, path, top)?;
             }
-            None => Ok(()),
-        },
+            below(deriver, source, None, top)
+        }
         "volume" => volume(deriver, source, top),
         "network" => {
             network(deriver, source)?;
@@ -221,12 +219,12 @@ fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -
     match (resolved.kind, &resolved.path) {
         (VolumeKind::File | VolumeKind::Block, Some(path)) => image(deriver, source, path.as_str(), top),
         (VolumeKind::Dir, Some(path)) => {
-            let access = if top.read_only { Access::R } else { Access::RWK };
-            deriver.grant_tree(source, top.what, path.as_str(), access).map(drop)
+            directory(deriver, source, path.as_str(), top)?;
+            below(deriver, source, None, top)
         }
         (VolumeKind::Network, _) => {
             deriver.uses(Feature::NetworkDisk);
-            Ok(())
+            below(deriver, source, None, top)
         }
         (_, None) => Err(refuse(source, unresolved("its pool does not say where it lies".to_owned()))),
     }
@@ -279,6 +277,18 @@ fn uses_protocol(deriver: &mut Deriver<'_>, protocol: &str) {
         "ssh" => deriver.uses(Feature::Nbdkit),
         _ => {}
     }
+}
+
+/// A directory that is shown to the guest as a FAT disk.
+fn directory(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'_>,
+    path: &str,
+    top: TopSource<'_>,
+) -> Result<(), Error> {
+    let access = if top.read_only { Access::R } else { Access::RWK };
+    deriver.uses(Feature::Disk);
+    deriver.grant_tree(source, top.what, path, access).map(drop)
 }
 
 /// A local image and what is below it.

@@ -336,6 +336,10 @@ mod tests {
         refusal(&PCI.replace("0x12", "0x52"));
         refusal(&PCI.replace("0x06", "../.."));
         refusal(&PCI.replace("0x5", "0x8"));
+        // Only a container has devices by capability.
+        let capability = "<hostdev mode='capabilities' type='misc'><source><char>/dev/input/event3</char></source></hostdev>";
+        same(&device_rules(capability), &[]);
+        assert_eq!(device_notes(capability).len(), 1);
     }
 
     #[test]

@@ -50,6 +50,10 @@ fn every_byte_of_a_path_means_itself() {
         try_inside("<devices><disk><source file='/srv/*?[a]{b}^&quot;@{HOME}\\&#9;é'/></disk></devices>")
             .unwrap();
     assert!(rules(&record).contains(&"rwk /srv/*?[a]{b}^\"@{HOME}\\\té".to_owned()), "{:?}", rules(&record));
+    assert_eq!(
+        device("<filesystem><source dir='/srv/[x]*'/><target dir='x'/></filesystem>"),
+        ["r /srv/[x]*/", "rwkl glob:/srv/\\133x\\135\\052/**"]
+    );
 }
 
 #[test]
@@ -149,6 +153,15 @@ fn what_is_below_a_level_without_a_file_is_still_counted_and_granted() {
         "<source type='pci' namespace='1'><address domain='0' bus='6' slot='18' function='5'/></source>";
     let base = "<backingStore type='file'><source file='/srv/base'/></backingStore>";
     assert!(device(&format!("<disk type='nvme'>{pci}{base}</disk>")).contains(&"rk /srv/base".to_owned()));
+    for level in [
+        "type='dir'><source file='/srv/x'/>",
+        "type='block'><source file='/srv/x'/>",
+        "type='dir'><source dir='/srv/fat'/>",
+    ] {
+        let disk =
+            format!("<disk><source file='/srv/top'/><backingStore {level}{base}</backingStore></disk>");
+        assert!(device(&disk).contains(&"rk /srv/base".to_owned()), "{level}");
+    }
     let chain = |levels: usize| {
         let (level, end) = ("<backingStore type='file'><source/>", "</backingStore>");
         format!("<disk><source file='/srv/top'/>{}{base}{}</disk>", level.repeat(levels), end.repeat(levels))

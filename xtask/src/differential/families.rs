@@ -1,7 +1,7 @@
 //! The families of differences, one place for all of them. Each is explained in docs/differences.md
 //! under its name.
 
-use aa_contract::{Access, Derived, Feature, Note, NoteKind, Rule, VirtType};
+use aa_contract::{Access, Derived, Feature, Note, NoteKind, Rule, Target, VirtType};
 
 /// Grants of ours that the original lacks, by the element that asks: a prefix of its path, without positions.
 const WIDER: [(&str, &str); 39] = [
@@ -47,7 +47,7 @@ const WIDER: [(&str, &str); 39] = [
 ];
 
 /// Families of what the original grants and we do not, and of refusals.
-const OTHERS: [&str; 28] = [
+const OTHERS: [&str; 30] = [
     "narrow-names",
     "vhost-net-for-taps",
     "tpm-version",
@@ -62,6 +62,8 @@ const OTHERS: [&str; 28] = [
     "rom-loaders",
     "rendering-that-is-off",
     "container-devices",
+    "devices-of-containers",
+    "literal-paths",
     "container-directories",
     "normal-paths",
     "relative-paths",
@@ -149,6 +151,10 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
         Some("pci-attributes")
     } else if has_access(record, pattern, "os/loader", Access::R) {
         Some("rom-loaders")
+    } else if has_literally(record, pattern) {
+        Some("literal-paths")
+    } else if pattern.starts_with("/dev/vfio/") && is_told(record, "host devices by capability") {
+        Some("devices-of-containers")
     } else if is_no_device_of_a_container(record, pattern) {
         Some("container-devices")
     } else if left_out("GL is off") || is_for_gl(pattern) && renders_nothing(record) {
@@ -162,15 +168,28 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
     }
 }
 
+/// Whether the original has a directory's name as a pattern, and ours is the directory of that name.
+fn has_literally(record: &Derived, pattern: &str) -> bool {
+    pattern.strip_suffix("**").is_some_and(|dir| dir.contains(['*', '?', '[', '{']) && has(record, dir))
+}
+
+/// Whether a note says of a device that it is not covered.
+fn is_told(record: &Derived, what: &str) -> bool {
+    record.notes().iter().any(|note| note.kind == NoteKind::NotCovered && note.text.contains(what))
+}
+
+/// Whether a container has a device that containers have not.
+fn has_no_device_of_a_container(record: &Derived) -> bool {
+    record.domain().virt_type == VirtType::Lxc && is_told(record, " of a container: no rule")
+}
+
 /// Whether the original takes a container for a virtual machine: it has a device that containers have not, or VFIO.
 fn is_no_device_of_a_container(record: &Derived, pattern: &str) -> bool {
-    let is_told =
-        |note: &Note| note.kind == NoteKind::NotCovered && note.text.contains(" of a container: no rule");
     let is_directory = pattern.ends_with('/') || pattern.ends_with("/**");
     record.domain().virt_type == VirtType::Lxc
         && (pattern.starts_with("/dev/vfio/")
             || is_for_gl(pattern)
-            || !is_directory && record.notes().iter().any(is_told))
+            || !is_directory && has_no_device_of_a_container(record))
 }
 
 /// Whether a directory of a container, which `pattern` grants whole, was left out.
@@ -207,9 +226,12 @@ fn renders_nothing(record: &Derived) -> bool {
     record.notes().iter().any(is_off) && !record.uses().contains(&Feature::Gl)
 }
 
-/// Whether this is firmware that may be read and no more.
+/// Whether this is a file that all guests share, which may be read and no more.
 fn is_only_read(record: &Derived, path: &str) -> bool {
-    [Access::R, Access::RK].iter().any(|access| has_access(record, path, "os/loader", *access))
+    let is_read =
+        |rule: &Rule| rule.target.to_string() == path && [Access::R, Access::RK].contains(&rule.access);
+    ["/usr/share/", "/usr/lib/", "/usr/libexec/", "/etc/ceph/"].iter().any(|dir| path.starts_with(dir))
+        && record.rules().iter().any(is_read)
 }
 
 /// Whether this element's file has a rule with this access.
@@ -232,10 +254,7 @@ fn rules_from(record: &Derived, device: &str, part: &str) -> bool {
 }
 
 fn has(record: &Derived, path: &str) -> bool {
-    record
-        .rules()
-        .iter()
-        .any(|rule| matches!(&rule.target, aa_contract::Target::Path(target) if target.as_str() == path))
+    record.rules().iter().any(|rule| matches!(&rule.target, Target::Path(target) if target.as_str() == path))
 }
 
 /// The family of a domain that only we refuse.
@@ -278,7 +297,7 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
 }
 
 /// The family of a domain that only the original refuses. A path that it finds restricted must be refused here too, but
-/// for firmware, which may be read and no more, and what is mounted into containers.
+/// for what all guests share, which may be read and no more, and what is mounted into containers.
 pub(super) fn refusal_of_theirs(errors: &[String], record: &Derived) -> Option<&'static str> {
     let mut restricted = errors
         .windows(2)
@@ -289,7 +308,11 @@ pub(super) fn refusal_of_theirs(errors: &[String], record: &Derived) -> Option<&
         .peekable();
     if restricted.peek().is_some() {
         let is_false = |path: &str| left_out_directory(record, path) || is_only_read(record, path);
-        return restricted.all(is_false).then_some("false-refusals");
+        return if has_no_device_of_a_container(record) {
+            Some("container-devices")
+        } else {
+            restricted.all(is_false).then_some("false-refusals")
+        };
     }
     // Its parser of whole domains minds what has no bearing on files.
     let whole = |error: &String| error == "could not get VM definition" || error == "invalid VM definition";
