@@ -89,13 +89,14 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 const MORE_LETTERS: [&str; 3] = ["shares", "persistent-store", "acpi-and-kernels"];
 
 /// Families of elements that the original does not look at, and so cannot refuse.
-const UNSEEN: [&str; 9] = [
+const UNSEEN: [&str; 10] = [
     "command-line",
     "displays-and-sound",
     "encrypted-guests",
     "log-files",
     "mirrors",
     "network-storage",
+    "persistent-store",
     "random-sources",
     "reservations",
     "trusted-platform-modules",
@@ -290,9 +291,15 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
     } else if errors.contains("namespace prefix") {
         Some("unbound-prefixes")
     } else {
-        let (_, rest) = errors.split_once(" may not be granted: ")?;
+        let (what, rest) = errors.split_once(" may not be granted: ")?;
         let (element, _) = rest.split_once(" asks for ")?;
-        family_of(&without_positions(element)).filter(|family| UNSEEN.contains(family))
+        let element = without_positions(element);
+        let is_unseen = |family: &&str| {
+            UNSEEN.contains(family)
+                || ["devices/smartcard", "devices/redirdev"].iter().any(|device| element.starts_with(device))
+                || ["vhost-user disk", "vDPA disk"].iter().any(|source| what.contains(source))
+        };
+        family_of(&element).filter(is_unseen)
     }
 }
 
