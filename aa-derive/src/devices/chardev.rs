@@ -44,6 +44,11 @@ pub(crate) fn source(
                 (Terminals::Granted, Some(path)) if path.starts_with("/dev/pts/") => {
                     deriver.grant(place, what, path, Access::RW).map(drop)
                 }
+                (_, Some(path)) if !path.starts_with("/dev/pts/") => {
+                    let text = format!("{what} \"{path}\" gets no rule: it is no pseudo-terminal");
+                    deriver.note(NoteKind::LeftOut, &place, text);
+                    Ok(())
+                }
                 _ => Ok(()),
             }
         }

@@ -372,6 +372,7 @@ fn character_devices() {
             ["rw /srv/p", "rw /srv/p.in", "rw /srv/p.out"]
         );
         assert_eq!(chardev("type='pty'><source path='/dev/pts/3'/>"), [""; 0]);
+        assert_eq!(chardev("type='pty'><source path='/srv/pty'/>"), [""; 0]);
         assert_eq!(chardev("type='tcp'><source mode='bind' host='h' service='1'/>"), [""; 0]);
         assert_eq!(chardev("type='pty'><log file='/srv/l' append='on'/>"), ["w /srv/l"]);
         refused(&format!("<{role} type='file'><source path='/etc/f'/></{role}>"));

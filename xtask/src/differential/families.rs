@@ -142,7 +142,9 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
         Some("fat-directories")
     } else if in_part && rules_from(record, "memory", "source/path") {
         Some("read-only-memory")
-    } else if pattern.starts_with("/dev/pts/") && record.uses().contains(&Feature::Pty) {
+    } else if left_out("is no pseudo-terminal")
+        || pattern.starts_with("/dev/pts/") && record.uses().contains(&Feature::Pty)
+    {
         Some("pseudo-terminals")
     } else if left_out(": own ") {
         Some("another-guests-socket")
