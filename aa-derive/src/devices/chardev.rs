@@ -40,14 +40,14 @@ pub(crate) fn source(
     match (kind, path) {
         ("pty", path) => {
             deriver.uses(Feature::Pty);
-            match (deriver.options.terminals, path) {
-                (Terminals::Granted, Some(path)) if path.starts_with("/dev/pts/") => {
-                    deriver.grant(place, what, path, Access::RW).map(drop)
-                }
-                (_, Some(path)) if !path.starts_with("/dev/pts/") => {
+            match path {
+                Some(path) if !path.starts_with("/dev/pts/") => {
                     let text = format!("{what} \"{path}\" gets no rule: it is no pseudo-terminal");
                     deriver.note(NoteKind::LeftOut, &place, text);
                     Ok(())
+                }
+                Some(path) if matches!(deriver.options.terminals, Terminals::Granted) => {
+                    deriver.grant(place, what, path, Access::RW).map(drop)
                 }
                 _ => Ok(()),
             }

@@ -141,12 +141,10 @@ pub(crate) fn source(
             Some(path) => image(deriver, source, path, top),
             None => below(deriver, source, None, top),
         },
-        "dir" => {
-            if let Some(path) = named("dir") {
-                directory(deriver, source, path, top)?;
-            }
-            below(deriver, source, None, top)
-        }
+        "dir" => match named("dir") {
+            Some(path) => directory(deriver, source, path, top),
+            None => below(deriver, source, None, top),
+        },
         "volume" => volume(deriver, source, top),
         "network" => {
             network(deriver, source)?;
@@ -218,10 +216,7 @@ fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -
     };
     match (resolved.kind, &resolved.path) {
         (VolumeKind::File | VolumeKind::Block, Some(path)) => image(deriver, source, path.as_str(), top),
-        (VolumeKind::Dir, Some(path)) => {
-            directory(deriver, source, path.as_str(), top)?;
-            below(deriver, source, None, top)
-        }
+        (VolumeKind::Dir, Some(path)) => directory(deriver, source, path.as_str(), top),
         (VolumeKind::Network, _) => {
             deriver.uses(Feature::NetworkDisk);
             below(deriver, source, None, top)
@@ -279,7 +274,7 @@ fn uses_protocol(deriver: &mut Deriver<'_>, protocol: &str) {
     }
 }
 
-/// A directory that is shown to the guest as a FAT disk.
+/// A directory that is shown to the guest as a FAT disk, and what the XML has below it.
 fn directory(
     deriver: &mut Deriver<'_>,
     source: &Element<'_>,
@@ -288,7 +283,8 @@ fn directory(
 ) -> Result<(), Error> {
     let access = if top.read_only { Access::R } else { Access::RWK };
     deriver.uses(Feature::Disk);
-    deriver.grant_tree(source, top.what, path, access).map(drop)
+    deriver.grant_tree(source, top.what, path, access)?;
+    below(deriver, source, None, top)
 }
 
 /// A local image and what is below it.

@@ -1,7 +1,7 @@
 //! The families of differences, one place for all of them. Each is explained in docs/differences.md
 //! under its name.
 
-use aa_contract::{Access, Derived, Feature, Note, NoteKind, Rule, Target, VirtType};
+use aa_contract::{Access, Derived, Feature, NoteKind, Rule, Target, VirtType};
 
 /// Grants of ours that the original lacks, by the element that asks: a prefix of its path, without positions.
 const WIDER: [(&str, &str); 39] = [
@@ -116,9 +116,7 @@ fn family_of(element: &str) -> Option<&'static str> {
 /// The family of a grant that only the original makes.
 pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option<&'static str> {
     let left_out = |text: &str| {
-        record.notes().iter().any(|note| {
-            note.kind == NoteKind::LeftOut && note.text.contains(pattern) && note.text.contains(text)
-        })
+        notes(record, NoteKind::LeftOut).any(|note| note.contains(pattern) && note.contains(text))
     };
     let name = record.domain().name.as_str();
     let base = [
@@ -152,13 +150,15 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
         Some("transient-disks")
     } else if in_part && pattern.starts_with("/sys/devices/") && record.uses().contains(&Feature::Vfio) {
         Some("pci-attributes")
-    } else if has_access(record, pattern, "os/loader", Access::R) {
+    } else if is_rom(record, pattern) {
         Some("rom-loaders")
     } else if has_literally(record, pattern) {
         Some("literal-paths")
-    } else if pattern.starts_with("/dev/vfio/") && is_told(record, "host devices by capability") {
+    } else if pattern.starts_with("/dev/vfio/")
+        && notes(record, NoteKind::NotCovered).any(|note| note.starts_with("host devices by capability"))
+    {
         Some("devices-of-containers")
-    } else if is_no_device_of_a_container(record, pattern) {
+    } else if is_of_a_machines_device(record, pattern) {
         Some("container-devices")
     } else if left_out("GL is off") || is_for_gl(pattern) && renders_nothing(record) {
         Some("rendering-that-is-off")
@@ -176,23 +176,24 @@ fn has_literally(record: &Derived, pattern: &str) -> bool {
     pattern.strip_suffix("**").is_some_and(|dir| dir.contains(['*', '?', '[', '{']) && has(record, dir))
 }
 
-/// Whether a note says of a device that it is not covered.
-fn is_told(record: &Derived, what: &str) -> bool {
-    record.notes().iter().any(|note| note.kind == NoteKind::NotCovered && note.text.contains(what))
+/// What the notes of a kind say.
+fn notes(record: &Derived, kind: NoteKind) -> impl Iterator<Item = &str> {
+    record.notes().iter().filter(move |note| note.kind == kind).map(|note| note.text.as_str())
 }
 
-/// Whether a container has a device that containers have not.
-fn has_no_device_of_a_container(record: &Derived) -> bool {
-    record.domain().virt_type == VirtType::Lxc && is_told(record, " of a container: no rule")
+/// Whether a container has a device that only virtual machines have.
+fn has_a_machines_device(record: &Derived) -> bool {
+    record.domain().virt_type == VirtType::Lxc
+        && notes(record, NoteKind::NotCovered).any(|note| note.contains(" of a container: no rule"))
 }
 
 /// Whether the original takes a container for a virtual machine: it has a device that containers have not, or VFIO.
-fn is_no_device_of_a_container(record: &Derived, pattern: &str) -> bool {
+fn is_of_a_machines_device(record: &Derived, pattern: &str) -> bool {
     let is_directory = pattern.ends_with('/') || pattern.ends_with("/**");
     record.domain().virt_type == VirtType::Lxc
         && (pattern.starts_with("/dev/vfio/")
             || is_for_gl(pattern)
-            || !is_directory && has_no_device_of_a_container(record))
+            || !is_directory && has_a_machines_device(record))
 }
 
 /// Whether a directory of a container, which `pattern` grants whole, was left out.
@@ -200,7 +201,7 @@ fn left_out_directory(record: &Derived, pattern: &str) -> bool {
     let dir = pattern.strip_suffix("**").unwrap_or(pattern);
     let dir = dir.strip_suffix('/').filter(|dir| !dir.is_empty()).unwrap_or(dir);
     let text = format!("container directory \"{dir}\"");
-    record.notes().iter().any(|note| note.kind == NoteKind::LeftOut && note.text.contains(&text))
+    notes(record, NoteKind::LeftOut).any(|note| note.contains(&text))
 }
 
 /// What the original grants to a guest that renders, besides the node.
@@ -225,24 +226,20 @@ fn is_for_gl(pattern: &str) -> bool {
 
 /// Whether a display names a node to render on, and none renders.
 fn renders_nothing(record: &Derived) -> bool {
-    let is_off = |note: &Note| note.kind == NoteKind::LeftOut && note.text.ends_with("GL is off");
-    record.notes().iter().any(is_off) && !record.uses().contains(&Feature::Gl)
+    notes(record, NoteKind::LeftOut).any(|note| note.ends_with("GL is off"))
+        && !record.uses().contains(&Feature::Gl)
 }
 
 /// Whether this is a file that all guests share, which may be read and no more.
 fn is_only_read(record: &Derived, path: &str) -> bool {
-    let is_read =
-        |rule: &Rule| rule.target.to_string() == path && [Access::R, Access::RK].contains(&rule.access);
     ["/usr/share/", "/usr/lib/", "/usr/libexec/", "/etc/ceph/"].iter().any(|dir| path.starts_with(dir))
-        && record.rules().iter().any(is_read)
+        && rule(record, path).is_some_and(|rule| [Access::R, Access::RK].contains(&rule.access))
 }
 
-/// Whether this element's file has a rule with this access.
-fn has_access(record: &Derived, path: &str, element: &str, access: Access) -> bool {
-    record.rules().iter().any(|rule| {
-        rule.target.to_string() == path
-            && rule.access == access
-            && rule.origin.as_ref().is_some_and(|origin| origin.element == element)
+/// Whether this is a loader that is a ROM.
+fn is_rom(record: &Derived, path: &str) -> bool {
+    rule(record, path).is_some_and(|rule| {
+        rule.access == Access::R && rule.origin.as_ref().is_some_and(|origin| origin.element == "os/loader")
     })
 }
 
@@ -257,7 +254,12 @@ fn rules_from(record: &Derived, device: &str, part: &str) -> bool {
 }
 
 fn has(record: &Derived, path: &str) -> bool {
-    record.rules().iter().any(|rule| matches!(&rule.target, Target::Path(target) if target.as_str() == path))
+    rule(record, path).is_some()
+}
+
+/// The rule for a path.
+fn rule<'r>(record: &'r Derived, path: &str) -> Option<&'r Rule> {
+    record.rules().iter().find(|rule| matches!(&rule.target, Target::Path(target) if target.as_str() == path))
 }
 
 /// The family of a domain that only we refuse.
@@ -317,7 +319,7 @@ pub(super) fn refusal_of_theirs(errors: &[String], record: &Derived) -> Option<&
         .peekable();
     if restricted.peek().is_some() {
         let is_false = |path: &str| left_out_directory(record, path) || is_only_read(record, path);
-        return if has_no_device_of_a_container(record) {
+        return if has_a_machines_device(record) {
             Some("container-devices")
         } else {
             restricted.all(is_false).then_some("false-refusals")
