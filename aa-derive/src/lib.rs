@@ -117,8 +117,19 @@ impl Addition {
 /// [`Error`]: the XML is not well-formed or no domain of type kvm, qemu or lxc, or it asks for
 /// something that may not be granted. Nothing is granted then.
 pub fn derive(xml: &[u8], options: &Options, host: &Files) -> Result<Derived, Error> {
-    let document = xml::Document::parse(xml)?;
-    let root = domain::find(&document)?;
+    derive_parsed(&xml::Document::parse(xml)?, options, host)
+}
+
+/// As [`derive()`], for who looks at the XML's elements besides.
+///
+/// # Errors
+/// As [`derive()`], but for XML that is not well-formed.
+pub fn derive_parsed(
+    document: &xml::Document<'_>,
+    options: &Options,
+    host: &Files,
+) -> Result<Derived, Error> {
+    let root = domain::find(document)?;
     let guest = domain::read(&root)?;
     let mut deriver = deriver::Deriver::new(guest, options, host);
     domain::note_unknown(&mut deriver, &root);

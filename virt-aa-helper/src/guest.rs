@@ -7,7 +7,7 @@ use aa_derive::host::Files;
 use aa_derive::path_policy::{self, PathPolicy};
 use aa_derive::pool::Pools;
 use aa_derive::xml::{Document, Element};
-use aa_derive::{Options, Terminals, UnknownVolumes, derive};
+use aa_derive::{Options, Terminals, UnknownVolumes, derive_parsed};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -61,7 +61,8 @@ impl Guest {
             terminals: Terminals::Granted,
             ..Options::new(policy)
         };
-        let derived = derive(&xml, &options, &files)?;
+        let document = Document::parse(&xml).map_err(aa_derive::Error::from)?;
+        let derived = derive_parsed(&document, &options, &files)?;
         let domain = derived.domain();
         if domain.name.as_str().contains(BAD_IN_NAME) {
             return Err(Error::DomainName(domain.name.as_str().to_owned()));
@@ -76,7 +77,7 @@ impl Guest {
         if derived.profile() != profile {
             return Err(Error::OtherGuest { asked: profile, found: derived.profile() });
         }
-        let is_starting = domain.virt_type != VirtType::Lxc && !has_named_devices(&xml);
+        let is_starting = domain.virt_type != VirtType::Lxc && !has_named_devices(&document);
         Ok(Self { derived, policy: options.policy, files, is_starting, warnings })
     }
 }
@@ -84,8 +85,7 @@ impl Guest {
 /// Whether libvirtd has given a device a name, which it does after it has asked for the first profile of a run; those
 /// that a user gives begin with "ua-" (libvirt's formatdomain, «Devices»). The id alone does not tell one run
 /// from another: libvirtd counts from 1 again when the host was started, and the host may have crashed.
-fn has_named_devices(xml: &[u8]) -> bool {
-    let Ok(document) = Document::parse(xml) else { return false };
+fn has_named_devices(document: &Document<'_>) -> bool {
     let devices = document.root().child("devices");
     let mut names =
         devices.iter().flat_map(Element::elements).filter_map(|device| device.child("alias")?.attr("name"));
