@@ -19,6 +19,7 @@ use aa_derive::path_policy::{self, PathPolicy};
 use aa_derive::{Options, derive};
 use aa_tests::numbers::Numbers;
 use anyhow::{Context as _, Result, bail};
+use nix::sys::resource::UsageWho;
 use serde::Deserialize;
 
 use crate::report::{Outcome, Tally, say};
@@ -116,7 +117,7 @@ pub(crate) fn search(seconds: u64, findings: &Path) -> Result<Tally> {
     }
     // From another place each time, or a second hour would be the first one again.
     let (mut numbers, mut table) = (Numbers::new(RandomState::new().hash_one(())), Table::default());
-    let (started, limit) = (Instant::now(), Duration::from_secs(seconds));
+    let (started, before, limit) = (Instant::now(), processor_time()?, Duration::from_secs(seconds));
     let input = tempfile::NamedTempFile::new()?;
     let (mut died, mut shown) = (0, 0);
     while started.elapsed() < limit {
@@ -133,8 +134,15 @@ pub(crate) fn search(seconds: u64, findings: &Path) -> Result<Tally> {
             shown = table.unexplained.len();
         }
     }
-    say!("{} real domains, changed; the original died of {died}", herd.len())?;
+    let took = processor_time()?.saturating_sub(before).as_secs();
+    say!("{} real domains, changed; the original died of {died}; {took} s of a processor", herd.len())?;
     table.print()
+}
+
+/// That of this process, which derives, and of the original each time it was asked.
+fn processor_time() -> Result<Duration> {
+    let of = process::processor_time;
+    Ok(of(UsageWho::RUSAGE_SELF)? + of(UsageWho::RUSAGE_CHILDREN)?)
 }
 
 /// The directory of libvirt's own templates, out of the distribution's package.

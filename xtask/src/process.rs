@@ -5,6 +5,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
@@ -60,6 +62,16 @@ pub(crate) fn accounted(command: &mut Command) -> Result<(bool, Duration)> {
         fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     let each_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock ticks")?;
     Ok((status.success(), Duration::from_millis(ticks * 1000 / u64::try_from(each_second)?)))
+}
+
+/// How long processors have run this process, or those that it has started and that have ended.
+///
+/// # Errors
+/// The kernel does not tell.
+pub(crate) fn processor_time(of: UsageWho) -> Result<Duration> {
+    let usage = getrusage(of)?;
+    let time = usage.user_time() + usage.system_time();
+    Ok(Duration::from_micros(u64::try_from(time.num_microseconds())?))
 }
 
 /// Runs a program and takes its standard output.

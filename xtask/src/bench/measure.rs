@@ -5,12 +5,13 @@ use std::fs::{self, File};
 use std::io::Seek as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
+use nix::sys::resource::UsageWho;
 use serde::{Deserialize, Serialize};
+
+use crate::process;
 
 /// What one run took, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -59,11 +60,9 @@ impl Sample {
     }
 }
 
-/// Processor time of everything that this process has started and that has ended.
+/// Seconds that processors have run everything that this process has started and that has ended.
 fn cpu_of_children() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let time = usage.user_time() + usage.system_time();
-    Ok(Duration::from_micros(u64::try_from(time.num_microseconds())?).as_secs_f64())
+    Ok(process::processor_time(UsageWho::RUSAGE_CHILDREN)?.as_secs_f64())
 }
 
 /// Programs that stand in one pipe.
