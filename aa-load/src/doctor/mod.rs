@@ -1,5 +1,7 @@
 //! Whether this host can confine guests at all, and what is in the way.
 
+mod release;
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -153,8 +155,10 @@ pub fn examine(options: &Options, places: &Places) -> Report {
         let (state, detail) = cages(kernel);
         say("own profiles", state, detail);
     }
-    let (state, detail) = landlock(&options.securityfs, &options.proc);
+    let (state, detail) = release::landlock(&options.securityfs, &options.proc);
     say("landlock", state, detail);
+    let (state, detail) = release::flaws(&options.proc);
+    say("kernel flaws", state, detail);
     let (state, detail) = namesake(&places.path);
     say("aa-load", state, detail);
     let secmodel = (on && kernel.is_ok()).then_some(SecurityModel { model: "apparmor", doi: "0" });
@@ -232,40 +236,6 @@ fn profiles(directory: &Path) -> (State, String) {
     }
 }
 
-/// Which of aa-derive's doings Landlock does not deny before a release of Linux.
-const LANDLOCK_LACKS: [(u32, u32, &str); 4] = [
-    (6, 2, "truncating files"),
-    (6, 7, "TCP"),
-    (6, 10, "ioctl on devices"),
-    (6, 12, "signals and abstract sockets"),
-];
-
-/// By the kernel's release, since only a system call of Landlock's own tells what it can.
-fn landlock(securityfs: &Path, proc: &Path) -> (State, String) {
-    match fs::read_to_string(securityfs.join("lsm")) {
-        Ok(list) if list.trim_end().split(',').any(|name| name == "landlock") => {}
-        Ok(_) => return (State::Warning, "off: aa-derive has its AppArmor profile alone".into()),
-        Err(error) => return (State::Warning, format!("not known: {error}")),
-    }
-    let release = fs::read_to_string(proc.join("sys/kernel/osrelease")).unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
-    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
-        return (State::Warning, "on; what it can deny is not known".into());
-    };
-    let lacks: Vec<&str> = LANDLOCK_LACKS
-        .iter()
-        .filter(|(since, point, _)| (major, minor) < (*since, *point))
-        .map(|(_, _, what)| *what)
-        .collect();
-    if lacks.is_empty() {
-        return (State::Ok, "on".into());
-    }
-    (
-        State::Warning,
-        format!("on; on Linux {} it does not deny aa-derive {}", release.trim_end(), lacks.join(", ")),
-    )
-}
-
 /// Whether the tools' own profiles are loaded and enforced.
 fn cages(kernel: &Kernel) -> (State, String) {
     let loaded = match fs::read_to_string(kernel.root().join("profiles")) {
@@ -341,7 +311,7 @@ mod tests {
         }
         fs::write(at("lsm"), "lockdown,landlock,apparmor\n").unwrap();
         fs::create_dir_all(at("proc/sys/kernel")).unwrap();
-        fs::write(at("proc/sys/kernel/osrelease"), "6.12.0-5-amd64\n").unwrap();
+        fs::write(at("proc/sys/kernel/osrelease"), "6.12.118\n").unwrap();
         let own = "aa-load (enforce)\naa-derive (enforce)\naa-confine (enforce)\naa-render (enforce)\n";
         fs::write(at("apparmor/profiles"), own).unwrap();
         fs::write(at("apparmor/.ns_name"), "root\n").unwrap();
@@ -366,6 +336,7 @@ mod tests {
             "own profiles",
             "profiles",
             "landlock",
+            "kernel flaws",
             "aa-load",
         ] {
             assert_eq!(state(&report, name), State::Ok, "{name}");
@@ -385,25 +356,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_does_not_deny_is_said() {
+    fn a_tool_whose_profile_is_not_in_force_is_named() {
         let root = tempfile::tempdir().unwrap();
         let kernel = tree(root.path());
-        let proc = root.path().join("proc");
-        fs::create_dir_all(proc.join("sys/kernel")).unwrap();
-        let landlock = |lsm: &str, release: &str| {
-            fs::write(root.path().join("lsm"), lsm).unwrap();
-            fs::write(proc.join("sys/kernel/osrelease"), release).unwrap();
-            landlock(root.path(), &proc)
-        };
-        assert_eq!(landlock("landlock,apparmor\n", "6.18.4").0, State::Ok);
-        assert_eq!(landlock("apparmor,landlock\n", "7.0-rc1\n").0, State::Ok);
-        let (state, detail) = landlock("landlock\n", "6.1.0-56-amd64\n");
-        assert_eq!(state, State::Warning);
-        assert!(detail.contains("6.1.0-56-amd64") && detail.contains("truncating files, TCP"), "{detail}");
-        let (_, detail) = landlock("landlock\n", "6.9.1\n");
-        assert!(!detail.contains("TCP") && detail.contains("signals"), "{detail}");
-        assert!(landlock("lockdown,apparmor\n", "6.18.4").1.starts_with("off"));
-        assert!(landlock("landlock\n", "").1.contains("not known"));
         fs::write(kernel.root().join("profiles"), "aa-load (complain)\naa-derive (enforce)\n").unwrap();
         let (state, detail) = cages(&kernel);
         assert_eq!(state, State::Warning);
