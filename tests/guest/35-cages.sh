@@ -5,10 +5,18 @@
 PARSER=/usr/sbin/apparmor_parser
 POLICY=/sys/kernel/security/apparmor
 SECRET=/root/.ssh/id_ed25519
+# Below the directories of which aa-derive and the helper read the rest.
+KEYS=(/{root,home/somebody}/.{aws,gnupg,kube,ssh}/key /var/lib/libvirt/qemu/domain-1-cages/master-key.aes)
 
 setup() {
-    mkdir -p "${SECRET%/*}" /etc/libvirt/qemu /etc/libvirt/secrets /srv/data /var/cache/aa-svirt
+    local key
+    for key in "${KEYS[@]}"; do
+        mkdir -p "${key%/*}"
+        echo secret >"$key"
+    done
+    mkdir -p /etc/libvirt/{qemu,secrets,storage} /srv/data /var/cache/aa-svirt
     echo secret | tee "$SECRET" /etc/libvirt/secrets/ceph.base64 >/srv/secret
+    echo '<pool/>' >/etc/libvirt/storage/cages.xml
     echo '<domain/>' | tee /etc/libvirt/qemu/cages.xml >/srv/data/cages.xml
     echo '{}' >/srv/data/cages.json
     truncate -s 64k "$IMAGES/cages.img"
@@ -17,7 +25,7 @@ setup() {
 }
 
 teardown() {
-    rm -f /etc/libvirt/qemu/cages.xml "$PROFILES/libvirt-cages"
+    rm -f /etc/libvirt/{qemu,storage}/cages.xml "$PROFILES/libvirt-cages"
     helper_profile debian
 }
 
@@ -35,9 +43,15 @@ under() {
         exec "$1" "${@:3}"' - "$tool" "$PARSER" "$@"
 }
 
+# all_let COMMAND…: a probe, each of whose attempts the kernel lets. What it executes last ends with a status of its own.
+all_let() {
+    expect 0 "$@"
+    if grep -v -e ': ok$' -e '^$' <<<"$stdout"; then fail "not each was let: $*"; fi
+}
+
 # allows PROFILE ATTEMPT…
 allows() {
-    expect 0 under "$@"
+    all_let under "$@"
 }
 
 # denies PROFILE ATTEMPT…: each of them, and the kernel has a record of it.
@@ -52,7 +66,7 @@ denies() {
             fail "not denied: $attempt: $stdout"
     done
     [ "$(denials_since "$mark" | grep -c " profile=\"$profile\" ")" -ge $# ] || fail "not each has a record: $(denials_since "$mark")"
-    expect 0 unshare -m /tests/probe "$@"
+    all_let unshare -m /tests/probe "$@"
 }
 
 # denies_the_rest PROFILE: what no tool may do. The last one would end the probe.
@@ -61,7 +75,8 @@ denies_the_rest() {
     denies "$1" read:/etc/shadow "read:$SECRET" read:/etc/libvirt/secrets/ceph.base64 read:/proc/1/environ \
         write:/srv/data/new "write:$IMAGES/cages.img" write:/etc/apparmor.d/usr.sbin.libvirtd \
         "write:$PROFILES/TEMPLATE.qemu" write:/proc/sys/kernel/hostname \
-        inet unix "trace:$!" "signal:$!" on-exec:cages-other mount:/srv exec:/usr/bin/true
+        inet tcp unix "trace:$!" "signal:$!" on-exec:cages-other mount:/srv exec:/usr/bin/true
+    denies "$1" now:cages-other
 }
 
 CAGES=(aa-{derive,render,load,confine} aa-load//parser virt-aa-helper virt-aa-helper//parser)
@@ -126,7 +141,7 @@ case_the_tools_do_their_work() {
 case_aa_derive() {
     allows aa-derive "read:$IMAGES/cages.img" read:/srv/data/cages.xml read:/srv/secret list:/etc/libvirt/qemu \
         read:/etc/libvirt/qemu/cages.xml read:/proc/mounts list:/sys/bus/pci/devices
-    denies aa-derive "read:$POLICY/profiles" read:/proc/cmdline "write:$PROFILES/libvirt-cages"
+    denies aa-derive "read:$POLICY/profiles" read:/proc/cmdline "write:$PROFILES/libvirt-cages" unix-stream "${KEYS[@]/#/read:}"
     denies_the_rest aa-derive
 }
 
@@ -150,7 +165,7 @@ case_aa_derive_reads_images_in_any_other_directory() {
 
 case_aa_render() {
     allows aa-render read:/srv/data/cages.json "read:$PROFILES/TEMPLATE.qemu" "write:$PROFILES/libvirt-cages" "list:$PROFILES"
-    denies aa-render "read:$IMAGES/cages.img" read:/srv/data/cages.xml "write:$POLICY/.replace"
+    denies aa-render "read:$IMAGES/cages.img" read:/srv/data/cages.xml "write:$POLICY/.replace" unix-stream
     denies_the_rest aa-render
 }
 
@@ -158,7 +173,7 @@ case_aa_load() {
     allows aa-load read:/srv/data/cages.json "read:$PROFILES/TEMPLATE.qemu" read:/etc/libvirt/qemu/cages.xml \
         "list:$POLICY/policy/profiles" "read:/proc/$$/task/$$/attr/current" write:/var/cache/aa-svirt/cages \
         "write:$POLICY/.remove" "exec:$PARSER"
-    denies aa-load "read:$IMAGES/cages.img" read:/srv/data/cages.xml "write:$POLICY/.load"
+    denies aa-load "read:$IMAGES/cages.img" read:/srv/data/cages.xml "write:$POLICY/.load" unix-stream
     denies_the_rest aa-load
 }
 
@@ -167,25 +182,27 @@ case_the_parser_of_aa_load() {
     allows aa-load//parser "read:$PROFILES/TEMPLATE.qemu" "read:$POLICY/features/file/mask" "write:$POLICY/.replace" \
         read:/var/cache/aa-svirt/lock-00
     denies aa-load//parser read:/srv/data/cages.json write:/var/cache/aa-svirt/cages write:/var/cache/aa-svirt/lock-00 \
-        "write:$PROFILES/libvirt-cages" "write:$POLICY/.remove"
+        "write:$PROFILES/libvirt-cages" "write:$POLICY/.remove" unix-stream
     denies_the_rest aa-load//parser
 }
 
 case_aa_confine() {
-    allows aa-confine read:/sys/module/apparmor/parameters/enabled on-exec:libvirt-cages exec:/usr/bin/true
+    allows aa-confine read:/sys/module/apparmor/parameters/enabled unix-stream on-exec:libvirt-cages exec:/usr/bin/true
+    allows aa-confine now:libvirt-cages
     denies aa-confine on-exec:unconfined on-exec:aa-load "read:$IMAGES/cages.img" "read:$PROFILES/TEMPLATE.qemu"
     denies_the_rest aa-confine
 }
 
 case_virt_aa_helper() {
     allows virt-aa-helper "read:$IMAGES/cages.img" "read:$PROFILES/TEMPLATE.qemu" "write:$PROFILES/libvirt-cages" \
-        read:/proc/mounts "exec:$PARSER"
-    denies virt-aa-helper "read:$POLICY/profiles" "write:$POLICY/.replace" read:/etc/libvirt/qemu/cages.xml
+        read:/proc/mounts list:/etc/libvirt/storage read:/etc/libvirt/storage/cages.xml "exec:$PARSER"
+    denies virt-aa-helper "read:$POLICY/profiles" "write:$POLICY/.replace" read:/etc/libvirt/qemu/cages.xml unix-stream \
+        "${KEYS[@]/#/read:}"
     denies_the_rest virt-aa-helper
 }
 
 case_the_parser_of_virt_aa_helper() {
     allows virt-aa-helper//parser "read:$PROFILES/TEMPLATE.qemu" "write:$POLICY/.replace" "write:$POLICY/.remove"
-    denies virt-aa-helper//parser "write:$PROFILES/libvirt-cages" "read:$IMAGES/cages.img"
+    denies virt-aa-helper//parser "write:$PROFILES/libvirt-cages" "read:$IMAGES/cages.img" unix-stream
     denies_the_rest virt-aa-helper//parser
 }

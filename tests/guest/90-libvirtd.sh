@@ -66,3 +66,28 @@ case_the_helper_under_our_profile() {
     virsh destroy ours
     wait_for profile_gone "$PROFILE"
 }
+
+# Also where the helper looks up itself which file a volume is: in a pool that runs, whose definition is below /etc.
+case_a_volume_under_our_profile() {
+    trap 'helper_profile debian' EXIT
+    helper_profile ours
+    mkdir -p /srv/volumes
+    virsh pool-define-as volumes dir --target /srv/volumes
+    virsh pool-start volumes
+    virsh vol-create-as volumes volume.img 1M --format raw
+    virsh vol-create-as volumes other.img 1M --format raw
+    DEVICES="<disk type='volume' device='disk'>
+        <driver name='qemu' type='raw'/><source pool='volumes' volume='volume.img'/><target dev='vda' bus='virtio'/>
+    </disk>" define_guest volume
+    mark=$(log_mark)
+    start_guest volume
+    confined volume
+    undisturbed "$mark"
+    opens volume /srv/volumes/volume.img true
+    chmod 666 /srv/volumes/other.img
+    denied_file volume /srv/volumes/other.img
+    virsh destroy volume
+    wait_for profile_gone "$PROFILE"
+    virsh pool-destroy volumes
+    virsh pool-undefine volumes
+}

@@ -4,8 +4,8 @@
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::net::UdpSocket;
-use std::os::unix::net::UnixDatagram;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -49,12 +49,12 @@ fn try_one(attempt: &str, after: &[String]) -> Result<(), Box<dyn Error>> {
         "write" => drop(OpenOptions::new().append(true).create(true).open(object)?),
         "exec" => return Err(Command::new(object).args(after).exec().into()),
         "inet" => drop(UdpSocket::bind("127.0.0.1:0")?),
+        "tcp" => drop(TcpListener::bind("127.0.0.1:0")?),
         "unix" => drop(UnixDatagram::unbound()?),
-        "on-exec" => {
-            let mut attribute =
-                OpenOptions::new().write(true).open("/proc/thread-self/attr/apparmor/exec")?;
-            attribute.write_all(format!("exec {object}").as_bytes())?;
-        }
+        "unix-stream" => drop(UnixStream::pair()?),
+        "on-exec" => write_attribute("exec", &format!("exec {object}"))?,
+        // What follows is tried under that profile.
+        "now" => write_attribute("current", &format!("changeprofile {object}"))?,
         "trace" => {
             ptrace::attach(process()?)?;
             waitpid(process()?, None)?;
@@ -68,4 +68,11 @@ fn try_one(attempt: &str, after: &[String]) -> Result<(), Box<dyn Error>> {
         _ => return Err("no such attempt".into()),
     }
     Ok(())
+}
+
+/// Asks the kernel for a change of this thread's profile.
+fn write_attribute(name: &str, request: &str) -> io::Result<()> {
+    let mut attribute =
+        OpenOptions::new().write(true).open(format!("/proc/thread-self/attr/apparmor/{name}"))?;
+    attribute.write_all(request.as_bytes())
 }
