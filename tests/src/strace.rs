@@ -172,19 +172,34 @@ pub enum Fault {
     Error(&'static str),
 }
 
-/// Runs a program undisturbed and then once for each of its system calls, with the fault in just that one. `run` makes
-/// the run, with the expression for [`run`], and judges it. Gives the number of faults.
-pub fn in_each_call(fault: Fault, mut run: impl FnMut(Option<&str>) -> Run) -> usize {
+/// Runs a program undisturbed and then once for each of its system calls that acts or reads, with the fault in just that
+/// one. `run` makes the run, with the expression for [`run`], and judges it. Gives the number of faults.
+pub fn in_each_call(fault: Fault, run: impl FnMut(Option<&str>) -> Run) -> usize {
+    inject(fault, run, |call| {
+        LOOKING.contains(&call) && (call != "read" || matches!(fault, Fault::Signal(_)))
+    })
+}
+
+/// The same with errors in the calls that only look, too: for what must not take a look that failed for one that found nothing.
+pub fn in_each_call_and_look(fault: Fault, run: impl FnMut(Option<&str>) -> Run) -> usize {
+    inject(fault, run, |_| false)
+}
+
+fn inject(
+    fault: Fault,
+    mut run: impl FnMut(Option<&str>) -> Run,
+    is_left_out: impl Fn(&str) -> bool,
+) -> usize {
     let calls = run(None).calls();
     let mut hits = 0;
     for (call, count) in calls {
-        let looks = LOOKING.contains(&call.as_str());
-        let (skip, what) = match fault {
-            Fault::Signal(signal) => (looks, format!("signal={signal}")),
+        let what = match fault {
+            Fault::Signal(signal) => format!("signal={signal}"),
             // On Linux the descriptor is gone also where close(2) fails; strace would leave it open.
-            Fault::Error(error) => ((looks && call != "read") || call == "close", format!("error={error}")),
+            Fault::Error(_) if call == "close" => continue,
+            Fault::Error(error) => format!("error={error}"),
         };
-        if skip || OWN.contains(&call.as_str()) {
+        if is_left_out(&call) || OWN.contains(&call.as_str()) {
             continue;
         }
         for number in 1..=count {
