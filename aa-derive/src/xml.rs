@@ -5,7 +5,7 @@
 //! entities or CDATA split comes back whole. There is no input or output here.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use aa_contract::text::Printable;
@@ -20,8 +20,10 @@ pub const MAX_BYTES: usize = 10 * 1024 * 1024;
 const MAX_DEPTH: usize = 1024;
 /// Most elements: as many as the largest document has of forty bytes each. Each takes some two hundred bytes of memory.
 const MAX_ELEMENTS: usize = 256 * 1024;
-/// Most attributes of one element: each is compared with those before it.
+/// Most attributes of one element.
 const MAX_ATTRIBUTES: usize = 256;
+/// Longest name of a namespace, in bytes: each attribute with a prefix is compared by it. Libvirt's own have fifty.
+const MAX_NAMESPACE: usize = 256;
 
 /// The namespace of libvirt's QEMU pass-through elements (libvirt: `drvqemu`, «Pass-through of arbitrary QEMU commands»).
 const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
@@ -89,6 +91,8 @@ pub enum XmlErrorKind {
     TooManyElements,
     #[error("an element has more than {MAX_ATTRIBUTES} attributes")]
     TooManyAttributes,
+    #[error("the name of a namespace is longer than {MAX_NAMESPACE} bytes")]
+    NamespaceTooLong,
 }
 
 /// The namespaces that are told apart.
@@ -149,11 +153,6 @@ impl<'d> Element<'d> {
     /// Value of an attribute in no namespace.
     pub fn attr(&self, name: &str) -> Option<&'d str> {
         self.data().attributes.iter().find(|(key, _)| *key == name).map(|(_, value)| &**value)
-    }
-
-    /// The attributes in no namespace.
-    pub fn attrs(&self) -> impl Iterator<Item = (&'d str, &'d str)> + use<'d> {
-        self.data().attributes.iter().map(|(key, value)| (*key, &**value))
     }
 
     /// The element's own text, of all its pieces.
@@ -475,7 +474,7 @@ impl<'i> Builder<'i> {
             return self.syntax("attributes must stand apart");
         }
         let mut attributes = Vec::new();
-        let mut seen = Vec::new();
+        let mut seen = BTreeSet::new();
         for attribute in tag.attributes().with_checks(false) {
             let attribute = attribute.or_else(|error| self.syntax(error))?;
             if seen.len() == MAX_ATTRIBUTES {
@@ -499,6 +498,10 @@ impl<'i> Builder<'i> {
             if let Some(c) = value.chars().find(|c| !is_xml_char(*c)) {
                 return self.fail(XmlErrorKind::IllegalCharacter(u32::from(c)));
             }
+            let is_binding = attribute.key.as_namespace_binding().is_some();
+            if is_binding && attribute.value.len() > MAX_NAMESPACE {
+                return self.fail(XmlErrorKind::NamespaceTooLong);
+            }
             let (resolved, local) = self.reader.resolver().resolve_attribute(attribute.key);
             let namespace = match resolved {
                 ResolveResult::Unbound => "",
@@ -507,13 +510,10 @@ impl<'i> Builder<'i> {
                     return self.fail(XmlErrorKind::UnboundPrefix(prefix.clone()));
                 }
             };
-            let identity = (namespace, local.into_inner());
-            if seen.contains(&identity) {
+            if !seen.insert((local.into_inner(), namespace)) {
                 return self.fail(XmlErrorKind::DuplicateAttribute(key.to_owned()));
             }
-            let plain = namespace.is_empty() && attribute.key.as_namespace_binding().is_none();
-            seen.push(identity);
-            if plain {
+            if namespace.is_empty() && !is_binding {
                 let Some(key) = self.borrow(key) else {
                     return self.syntax("an attribute starts in an unexpected place");
                 };
@@ -704,6 +704,32 @@ mod tests {
         let with = |count: usize| format!("<a>{}</a>", "<b/>".repeat(count - 1));
         assert!(Document::parse(with(MAX_ELEMENTS).as_bytes()).is_ok());
         assert_eq!(error(&with(MAX_ELEMENTS + 1)).kind, XmlErrorKind::TooManyElements);
+    }
+
+    /// Each attribute is compared with the others of its element by its namespace: one of two megabytes, and elements
+    /// full of attributes in it, would take hours.
+    #[test]
+    fn a_namespace_with_a_very_long_name_is_refused() {
+        let bound = |binding: &str, length: usize| format!("<a {binding}='{}'/>", "u".repeat(length));
+        for binding in ["xmlns", "xmlns:p"] {
+            assert!(Document::parse(bound(binding, MAX_NAMESPACE).as_bytes()).is_ok(), "{binding}");
+            assert_eq!(error(&bound(binding, MAX_NAMESPACE + 1)).kind, XmlErrorKind::NamespaceTooLong);
+        }
+        // Other attributes are as long as they like.
+        assert!(Document::parse(bound("b", 1 << 20).as_bytes()).is_ok());
+
+        let full: Vec<String> = (0..MAX_ATTRIBUTES).map(|number| format!("p:a{number:03}=''")).collect();
+        let full = format!("<b {}/>", full.join(" ")).repeat(1000);
+        let text = |uri: &str| format!("<a xmlns:p='{uri}'>{full}</a>");
+        assert!(Document::parse(text(&"u".repeat(MAX_NAMESPACE)).as_bytes()).is_ok());
+        assert_eq!(error(&text(&"u".repeat(2 << 20))).kind, XmlErrorKind::NamespaceTooLong);
+    }
+
+    #[test]
+    fn one_attribute_under_two_prefixes_of_one_namespace_stands_twice() {
+        let text = |uri: &str| format!("<a xmlns:p='u' xmlns:q='{uri}'><b p:c='' q:c='' c=''/></a>");
+        assert_eq!(error(&text("u")).kind, XmlErrorKind::DuplicateAttribute("q:c".into()));
+        assert!(Document::parse(text("v").as_bytes()).is_ok());
     }
 
     /// The same tree as roxmltree sees: names, attributes, text.
