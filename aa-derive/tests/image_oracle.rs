@@ -11,6 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use aa_derive::host::{self, Host};
 use aa_derive::image::{
     Chain, ChainError, Files, Format, HeaderError, LIMIT, LayerKind, Problem, TopImage, walk,
 };
@@ -49,7 +50,9 @@ impl Images {
         let path = self.path(name);
         let format = Format::from_name(format);
         let top = TopImage { path: &path, format, readonly: false };
-        walk(&Files::new("/").unwrap(), &|_| Ok(()), top, LIMIT)
+        let host = host::Files::new("/").unwrap();
+        let permit = |path: &str| host.resolve(path).map(|real| real.path).map_err(|error| error.to_string());
+        walk(&Files::new("/").unwrap(), &permit, top, LIMIT)
     }
 
     /// Compares everything that both sides say of one image; `notes` is how many notes ours has.

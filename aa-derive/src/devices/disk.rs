@@ -382,10 +382,8 @@ fn probe(
     // The walk asks before it opens anything; the first refusal is the domain's.
     let refusal = RefCell::new(None);
     let permit = |path: &str| {
-        let asked = deriver
-            .resolve(place, what, path)
-            .and_then(|resolved| deriver.permit(place, what, path, &resolved.path, Access::R, false));
-        asked.map_err(|error| {
+        let asked = deriver.permitted(place, what, path, Access::R, false);
+        asked.map(|resolved| resolved.path).map_err(|error| {
             let reason = error.kind.to_string();
             refusal.borrow_mut().get_or_insert(error);
             reason

@@ -22,10 +22,11 @@ const MAX_FILES: usize = 16 * 1024;
 /// Most bytes of these headers that are read: a thousand disks of twenty images each have less.
 const MAX_READ: usize = 256 * 1024 * 1024;
 
-/// Whether a path may be granted and opened at all: the reason if not.
+/// Where a path that may be granted and opened leads; the reason if it may not.
 ///
-/// It gets paths as headers name them, before anything is done with them; resolving them is its business.
-pub type Permit<'a> = &'a dyn Fn(&str) -> Result<(), String>;
+/// It gets paths as headers name them, before anything is done with them, and follows their links. What it gives is what
+/// is opened, so that it is what was judged.
+pub type Permit<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 /// The image that a domain names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,10 +281,8 @@ impl Walk<'_> {
                 return Ok(overridden(node.backing));
             }
         };
-        if !self.permitted(&path, depth) {
-            return Ok(None);
-        }
-        let exists = match self.host.stat(&path) {
+        let Some(real) = self.permitted(&path, depth) else { return Ok(None) };
+        let exists = match self.host.stat(&real) {
             Ok(info) => {
                 if !self.seen.insert(info.identity) {
                     return Err(ChainError::Loop { path, depth });
@@ -311,7 +310,7 @@ impl Walk<'_> {
             self.note(depth, &path, Problem::Sliced);
             None
         } else if exists {
-            self.header(&path, format, depth)
+            self.header(&path, &real, format, depth)
         } else {
             None
         };
@@ -342,8 +341,9 @@ impl Walk<'_> {
         }
     }
 
-    /// What the image's header names, if its format is known well enough to believe it.
-    fn header(&mut self, path: &str, format: BackingFormat, depth: u32) -> Option<Header> {
+    /// What the image's header names, if its format is known well enough to believe it. It is called `path` and lies
+    /// at `target`.
+    fn header(&mut self, path: &str, target: &str, format: BackingFormat, depth: u32) -> Option<Header> {
         let unsafe_to_probe = format == BackingFormat::Absent;
         let declared = match format {
             BackingFormat::Declared(format) => Some(format),
@@ -356,7 +356,7 @@ impl Walk<'_> {
         if declared.is_some_and(|format| !format.is_read()) {
             return None;
         }
-        let image = match self.host.open(path) {
+        let image = match self.host.open(target) {
             Ok(image) => image,
             Err(error) => {
                 self.note(depth, path, Problem::Open(error));
@@ -396,7 +396,7 @@ impl Walk<'_> {
     fn elsewhere(&mut self, source: Source, format: &BackingFormat, depth: u32) -> Result<(), ChainError> {
         match source {
             Source::Directory(path) => {
-                if self.permitted(&path, depth) {
+                if self.permitted(&path, depth).is_some() {
                     self.push(depth, path, LayerKind::Directory, Access::R, None)?;
                 }
             }
@@ -423,12 +423,12 @@ impl Walk<'_> {
             self.chain.protocols.push(remote.protocol);
         }
         for path in remote.sockets {
-            if self.permitted(&path, depth) {
+            if self.permitted(&path, depth).is_some() {
                 self.push(depth, path, LayerKind::Socket, Access::RW, None)?;
             }
         }
         for path in remote.configs {
-            if self.permitted(&path, depth) {
+            if self.permitted(&path, depth).is_some() {
                 self.push(depth, path, LayerKind::Config, Access::R, None)?;
             }
         }
@@ -458,10 +458,8 @@ impl Walk<'_> {
             Source::File(path) => path,
             other => return self.elsewhere(other, &BackingFormat::Declared(Format::Raw), depth),
         };
-        if !self.permitted(&path, depth) {
-            return Ok(());
-        }
-        if let Err(error) = self.host.stat(&path) {
+        let Some(real) = self.permitted(&path, depth) else { return Ok(()) };
+        if let Err(error) = self.host.stat(&real) {
             let never = error.is_for_ever();
             self.note(depth, &path, Problem::Open(error));
             if never {
@@ -473,14 +471,10 @@ impl Walk<'_> {
         self.push(depth, path, kind, access, format)
     }
 
-    fn permitted(&mut self, path: &str, depth: u32) -> bool {
-        match (self.permit)(path) {
-            Ok(()) => true,
-            Err(reason) => {
-                self.note(depth, path, Problem::Refused(reason));
-                false
-            }
-        }
+    /// Where a permitted path leads.
+    fn permitted(&mut self, path: &str, depth: u32) -> Option<String> {
+        let real = (self.permit)(path);
+        real.map_err(|reason| self.note(depth, path, Problem::Refused(reason))).ok()
     }
 
     fn push(

@@ -35,13 +35,14 @@ impl Fake {
     }
 
     fn walk(&self, path: &str, format: Format) -> Result<Chain, ChainError> {
-        walk(self, &|_| Ok(()), TopImage { path, format: Some(format), readonly: false }, LIMIT)
+        let top = TopImage { path, format: Some(format), readonly: false };
+        walk(self, &|path| Ok(self.target(path).to_owned()), top, LIMIT)
     }
 }
 
 impl ImageHost for Fake {
     fn stat(&self, path: &str) -> Result<FileInfo, OpenError> {
-        let path = self.target(path);
+        assert!(!self.links.contains_key(path), "{path} is asked for by the name of a link");
         let place = self.files.keys().position(|known| known == path).ok_or(OpenError::Missing)?;
         match &self.files[path] {
             Err(error) if *error != OpenError::Denied => Err(error.clone()),
@@ -50,11 +51,17 @@ impl ImageHost for Fake {
     }
 
     fn open(&self, path: &str) -> Result<Box<dyn ReadAt>, OpenError> {
-        let path = self.target(path);
+        assert!(!self.links.contains_key(path), "{path} is opened by the name of a link");
         self.opened.borrow_mut().push(path.to_owned());
         let bytes = self.files.get(path).ok_or(OpenError::Missing)?.clone()?;
         Ok(Box::new(bytes))
     }
+}
+
+/// Permits every path, and none is a link.
+#[expect(clippy::unnecessary_wraps, reason = "it is a `Permit`")]
+fn all(path: &str) -> Result<String, String> {
+    Ok(path.to_owned())
 }
 
 fn listed(chain: &Chain) -> Vec<(u32, LayerKind, &str, String)> {
@@ -75,7 +82,7 @@ fn a_raw_image_is_never_opened() {
     let host = Fake::default().with("/d", qcow2(3, Some(("/etc/shadow", Some("raw"))), None));
     for format in [None, Some(Format::Raw), Some(Format::Luks)] {
         let top = TopImage { path: "/d", format, readonly: false };
-        assert_eq!(walk(&host, &|_| Ok(()), top, LIMIT), Ok(Chain::default()));
+        assert_eq!(walk(&host, &all, top, LIMIT), Ok(Chain::default()));
     }
     assert!(host.opened.borrow().is_empty());
     // Nor is it as a backing file, declared or taken for raw.
@@ -136,7 +143,7 @@ fn data_files_and_extents_follow_the_top() {
         .with("/v/m.data", Vec::new());
     for (readonly, access) in [(false, "rwk"), (true, "rk")] {
         let top = TopImage { path: "/v/t", format: Some(Format::Qcow2), readonly };
-        let chain = walk(&host, &|_| Ok(()), top, LIMIT).unwrap();
+        let chain = walk(&host, &all, top, LIMIT).unwrap();
         assert_eq!(
             listed(&chain),
             [
@@ -191,7 +198,8 @@ fn a_refused_path_is_neither_opened_nor_listed() {
     let host = Fake::default()
         .with("/t", qcow2(3, Some(("/etc/shadow", Some("qcow2"))), Some("/etc/key")))
         .with("/etc/shadow", qcow2(3, Some(("/b", Some("raw"))), None));
-    let permit = |path: &str| if path.starts_with("/etc/") { Err("restricted".to_owned()) } else { Ok(()) };
+    let permit =
+        |path: &str| if path.starts_with("/etc/") { Err("restricted".to_owned()) } else { all(path) };
     let top = TopImage { path: "/t", format: Some(Format::Qcow2), readonly: false };
     let chain = walk(&host, &permit, top, LIMIT).unwrap();
     assert!(chain.layers.is_empty());

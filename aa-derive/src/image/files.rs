@@ -1,6 +1,6 @@
 //! The host's files, as the chain walk sees them.
 
-use std::fs::{self, File, FileType, Metadata};
+use std::fs::{File, FileType, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aa_contract::text::Printable;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use thiserror::Error;
 
 use super::ReadAt;
@@ -84,24 +83,25 @@ impl From<Errno> for OpenError {
     }
 }
 
-/// Where images are looked up. The walk asks only for paths that its caller permits.
+/// Where images are looked up. The walk asks only for paths that its caller permits, with their links followed: a link
+/// that is met all the same was put there since, and is an error.
 pub trait ImageHost {
-    /// What the file at an absolute path is; links are followed, nothing is opened for reading.
+    /// What the file at an absolute path is; nothing is opened for reading.
     ///
     /// # Errors
-    /// [`OpenError`]: missing, or never an image.
+    /// [`OpenError`]: missing, behind a link, or never an image.
     fn stat(&self, path: &str) -> Result<FileInfo, OpenError>;
 
     /// Opens the file for reading.
     ///
     /// # Errors
-    /// [`OpenError`]: missing, unreadable, or never an image.
+    /// [`OpenError`]: missing, behind a link, unreadable, or never an image.
     fn open(&self, path: &str) -> Result<Box<dyn ReadAt>, OpenError>;
 }
 
 /// The files below a directory that stands for `/`.
 ///
-/// Symbolic links, absolute ones too, and `..` stay inside (`openat2(2)`, `RESOLVE_IN_ROOT`; Linux 5.6).
+/// No symbolic link is followed (`openat2(2)`, `RESOLVE_NO_SYMLINKS`; Linux 5.6): `..` too stays inside.
 #[derive(Debug)]
 pub struct Files {
     /// None for `/` itself, where every path is what it says.
@@ -122,28 +122,22 @@ impl Files {
     }
 
     fn open_with(&self, path: &str, flags: OFlag) -> Result<File, OpenError> {
-        without_nul(path)?;
-        let flags = flags | OFlag::O_CLOEXEC;
+        if path.contains('\0') {
+            return Err(OpenError::Nul(path.to_owned()));
+        }
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC);
+        let without = ResolveFlag::RESOLVE_NO_SYMLINKS;
         let fd = match &self.root {
-            None => open(path, flags, Mode::empty()),
-            Some(root) => {
-                let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
-                openat2(root.as_fd(), path, how)
-            }
+            None => openat2(AT_FDCWD, path, how.resolve(without)),
+            Some(root) => openat2(root.as_fd(), path, how.resolve(without | ResolveFlag::RESOLVE_IN_ROOT)),
         }?;
         Ok(File::from(fd))
     }
 
     /// What is at an absolute path that goes through no symbolic link, in one question instead of one for each
-    /// component; none if it does, or if that cannot be told (`openat2(2)`, `RESOLVE_NO_SYMLINKS`).
+    /// component; none if it does, or if that cannot be told.
     pub(crate) fn at_end_of(&self, path: &str) -> Option<FileType> {
-        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
-        let without = ResolveFlag::RESOLVE_NO_SYMLINKS;
-        let fd = match &self.root {
-            None => openat2(AT_FDCWD, path, how.resolve(without)),
-            Some(root) => openat2(root.as_fd(), path, how.resolve(without | ResolveFlag::RESOLVE_IN_ROOT)),
-        };
-        Some(File::from(fd.ok()?).metadata().ok()?.file_type())
+        Some(self.open_with(path, OFlag::O_PATH).ok()?.metadata().ok()?.file_type())
     }
 
     fn info(meta: &Metadata) -> Result<FileInfo, OpenError> {
@@ -162,15 +156,7 @@ impl Files {
 
 impl ImageHost for Files {
     fn stat(&self, path: &str) -> Result<FileInfo, OpenError> {
-        let metadata = match &self.root {
-            None => {
-                without_nul(path)?;
-                let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
-                fs::metadata(path).map_err(errno)?
-            }
-            Some(_) => metadata(&self.open_with(path, OFlag::O_PATH)?)?,
-        };
-        Self::info(&metadata)
+        Self::info(&metadata(&self.open_with(path, OFlag::O_PATH)?)?)
     }
 
     fn open(&self, path: &str) -> Result<Box<dyn ReadAt>, OpenError> {
@@ -187,10 +173,6 @@ impl ImageHost for Files {
         };
         Ok(Box::new(OpenFile { file, size }))
     }
-}
-
-fn without_nul(path: &str) -> Result<(), OpenError> {
-    if path.contains('\0') { Err(OpenError::Nul(path.to_owned())) } else { Ok(()) }
 }
 
 fn metadata(file: &File) -> Result<Metadata, OpenError> {
