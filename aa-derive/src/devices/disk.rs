@@ -420,9 +420,6 @@ fn probe(
             LayerKind::Socket | LayerKind::Config => {
                 deriver.grant(place, what, &layer.path, layer.access)?;
             }
-            LayerKind::Directory => {
-                deriver.grant_tree(place, what, &layer.path, layer.access)?;
-            }
         }
     }
     Ok(())

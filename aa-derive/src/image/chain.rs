@@ -52,8 +52,6 @@ pub enum LayerKind {
     Socket,
     /// A configuration or key file of a client library.
     Config,
-    /// A directory shown as a FAT disk.
-    Directory,
 }
 
 /// A host file that the chain needs besides the top image.
@@ -190,6 +188,15 @@ pub enum Problem {
         /// The image's format, or the words for none.
         format: &'static str,
     },
+    /// What a header calls a socket is none: to connect to one is to write to the path, and that to a file is more than a
+    /// header may give.
+    #[error("is named as a socket and {0}: no rule is made for it")]
+    Socket(OpenError),
+    /// A directory shown as a FAT disk, with all that is below it.
+    #[error(
+        "is a directory as a FAT disk, which the definition may name and no header: no rule is made for it"
+    )]
+    Directory,
     /// A controller of NVM Express, which needs its VFIO group.
     #[error("is the NVMe controller {}, which needs a VFIO group that is not granted here", Printable(.0))]
     Nvme(String),
@@ -201,7 +208,7 @@ impl ChainNote {
         match &self.problem {
             Problem::Open(OpenError::Missing) => NoteKind::MissingFile,
             Problem::Open(_) | Problem::Header(_) => NoteKind::UnreadableLayer,
-            Problem::Refused(_) => NoteKind::LeftOut,
+            Problem::Refused(_) | Problem::Socket(_) | Problem::Directory => NoteKind::LeftOut,
             Problem::Nvme(_) => NoteKind::NotCovered,
             Problem::Name { .. }
             | Problem::FormatAbsent { .. }
@@ -227,7 +234,8 @@ impl fmt::Display for ChainNote {
 ///
 /// `permit` is asked before any path is opened or listed. Files that are missing or cannot be read are listed
 /// all the same, with a note: QEMU may be able to, and libvirt's silence here is what breaks guests. What is no
-/// image at all (a directory, a FIFO, a character device) is noted and not listed.
+/// image at all (a directory, a FIFO, a character device) is noted and not listed, nor is what is called a socket
+/// and is not there as one.
 ///
 /// # Errors
 /// [`ChainError`]: a loop, or more images or files than `limit` and this module allow.
@@ -397,7 +405,7 @@ impl Walk<'_> {
         match source {
             Source::Directory(path) => {
                 if self.permitted(&path, depth).is_some() {
-                    self.push(depth, path, LayerKind::Directory, Access::R, None)?;
+                    self.note(depth, &path, Problem::Directory);
                 }
             }
             Source::Remote(remote) => {
@@ -423,8 +431,10 @@ impl Walk<'_> {
             self.chain.protocols.push(remote.protocol);
         }
         for path in remote.sockets {
-            if self.permitted(&path, depth).is_some() {
-                self.push(depth, path, LayerKind::Socket, Access::RW, None)?;
+            let Some(target) = self.permitted(&path, depth) else { continue };
+            match self.host.find_socket(&target) {
+                Ok(()) => self.push(depth, path, LayerKind::Socket, Access::RW, None)?,
+                Err(error) => self.note(depth, &path, Problem::Socket(error)),
             }
         }
         for path in remote.configs {

@@ -11,6 +11,7 @@ use super::*;
 struct Fake {
     files: BTreeMap<String, Result<Vec<u8>, OpenError>>,
     links: BTreeMap<String, String>,
+    sockets: Vec<String>,
     opened: RefCell<Vec<String>>,
 }
 
@@ -27,6 +28,11 @@ impl Fake {
 
     fn link(mut self, path: &str, to: &str) -> Self {
         self.links.insert(path.to_owned(), to.to_owned());
+        self
+    }
+
+    fn socket(mut self, path: &str) -> Self {
+        self.sockets.push(path.to_owned());
         self
     }
 
@@ -55,6 +61,15 @@ impl ImageHost for Fake {
         self.opened.borrow_mut().push(path.to_owned());
         let bytes = self.files.get(path).ok_or(OpenError::Missing)?.clone()?;
         Ok(Box::new(bytes))
+    }
+
+    fn find_socket(&self, path: &str) -> Result<(), OpenError> {
+        assert!(!self.links.contains_key(path), "{path} is asked for by the name of a link");
+        match (self.sockets.iter().any(|socket| socket == path), self.files.contains_key(path)) {
+            (true, _) => Ok(()),
+            (false, true) => Err(OpenError::NotASocket),
+            (false, false) => Err(OpenError::Missing),
+        }
     }
 }
 
@@ -299,7 +314,8 @@ fn json_names_override_headers() {
     let host = Fake::default()
         .with("/t", qcow2(3, Some((below, None)), None))
         .with("/m", qcow2(3, Some(("/never", Some("raw"))), Some("/nor")))
-        .with("/data", Vec::new());
+        .with("/data", Vec::new())
+        .socket("/run/s");
     let chain = host.walk("/t", Format::Qcow2).unwrap();
     assert_eq!(
         listed(&chain),
@@ -311,6 +327,71 @@ fn json_names_override_headers() {
     );
     assert_eq!(chain.protocols, ["nbd"]);
     assert!(chain.notes.is_empty());
+}
+
+/// To connect to a socket is to write to its path: a file that a header calls one would be the guest's to write.
+#[test]
+fn what_a_header_calls_a_socket_is_one_or_gets_no_rule() {
+    let json = r#"json:{"driver":"raw","file":{"driver":"nbd","server":{"type":"unix","path":"/s"}}}"#;
+    for name in ["nbd:unix:/s", "nbd+unix:///e?socket=/s", json] {
+        for (image, kind, depth) in [
+            (qcow2(3, Some((name, Some("raw"))), None), Format::Qcow2, 1),
+            (qcow2(3, None, Some(name)), Format::Qcow2, 0),
+            (vmdk_descriptor(None, &["nbd:unix:/s"]), Format::Vmdk, 0),
+        ] {
+            let host = Fake::default().with("/t", image);
+            let missing = host.walk("/t", kind).unwrap();
+            assert!(missing.layers.is_empty(), "{name}");
+            assert_eq!(problems(&missing), [(depth, "/s", &Problem::Socket(OpenError::Missing))]);
+
+            let host = host.with("/s", Vec::new());
+            let file = host.walk("/t", kind).unwrap();
+            assert!(file.layers.is_empty(), "{name}");
+            assert_eq!(problems(&file), [(depth, "/s", &Problem::Socket(OpenError::NotASocket))]);
+            assert_eq!(file.notes[0].kind(), NoteKind::LeftOut);
+
+            let socket = host.link("/s", "/run/s").socket("/run/s").walk("/t", kind).unwrap();
+            assert_eq!(listed(&socket), [(depth, LayerKind::Socket, "/s", "rw".to_owned())]);
+            assert!(socket.notes.is_empty());
+        }
+    }
+}
+
+/// A directory is all that is below it: more than one name in a header may open.
+#[test]
+fn no_header_opens_a_directory() {
+    let nested = r#"json:{"driver":"raw","file":{"driver":"vvfat","dir":"/d"}}"#;
+    let below = r#"json:{"driver":"qcow2","file":{"driver":"file","filename":"/m"},"backing":
+        {"driver":"vvfat","dir":"/d"}}"#;
+    for (name, depth) in [
+        ("fat:/d", 1),
+        ("fat:rw:/d", 1),
+        (r#"json:{"driver":"vvfat","dir":"/d"}"#, 1),
+        (nested, 1),
+        (below, 2),
+    ] {
+        let host = Fake::default()
+            .with("/t", qcow2(3, Some((name, Some("raw"))), None))
+            .with("/m", qcow2(3, None, None))
+            .fails("/d", OpenError::Directory);
+        let chain = host.walk("/t", Format::Qcow2).unwrap();
+        assert!(chain.layers.iter().all(|layer| layer.path == "/m"), "{name}: {chain:?}");
+        assert_eq!(problems(&chain), [(depth, "/d", &Problem::Directory)], "{name}");
+        assert_eq!(chain.notes[0].kind(), NoteKind::LeftOut);
+    }
+    // Nor as a data file or an extent, and one that is restricted is refused as any path.
+    for (image, kind) in
+        [(qcow2(3, None, Some("fat:/d")), Format::Qcow2), (vmdk_descriptor(None, &["fat:/d"]), Format::Vmdk)]
+    {
+        let host = Fake::default().with("/t", image);
+        let chain = host.walk("/t", kind).unwrap();
+        assert!(chain.layers.is_empty());
+        assert_eq!(problems(&chain), [(0, "/d", &Problem::Directory)]);
+        let top = TopImage { path: "/t", format: Some(kind), readonly: false };
+        let permit = |path: &str| if path == "/d" { Err("restricted".to_owned()) } else { all(path) };
+        let refused = walk(&host, &permit, top, LIMIT).unwrap();
+        assert!(matches!(problems(&refused)[..], [(0, "/d", Problem::Refused(_))]));
+    }
 }
 
 #[test]
@@ -325,10 +406,13 @@ fn what_is_not_followed_is_noted() {
         ),
         ("nvme://0000:01:00.0/1", Some("raw"), NoteKind::NotCovered),
     ] {
-        let host = Fake::default().with("/t", qcow2(3, Some((name, format)), None)).with("/e", Vec::new());
+        let host = Fake::default()
+            .with("/t", qcow2(3, Some((name, format)), None))
+            .with("/e", Vec::new())
+            .socket("/s");
         let chain = host.walk("/t", Format::Qcow2).unwrap();
         assert_eq!(chain.notes.iter().map(ChainNote::kind).collect::<Vec<_>>(), [kind], "{name}");
     }
-    let host = Fake::default().with("/t", qcow2(3, Some(("nbd:unix:/s", Some("raw"))), None));
+    let host = Fake::default().with("/t", qcow2(3, Some(("nbd:unix:/s", Some("raw"))), None)).socket("/s");
     assert!(host.walk("/t", Format::Qcow2).unwrap().notes.is_empty());
 }

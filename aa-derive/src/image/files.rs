@@ -55,6 +55,9 @@ pub enum OpenError {
     /// A FIFO, socket or character device: never an image, and opening one can block or have effects.
     #[error("is neither a regular file nor a block device")]
     NotAnImage,
+    /// Anything but a Unix socket, where a name says that there is one.
+    #[error("is no socket")]
+    NotASocket,
     /// The path has a NUL byte.
     #[error("\"{}\" has a NUL byte", Printable(.0))]
     Nul(String),
@@ -67,7 +70,7 @@ impl OpenError {
     /// Whether what is there can never be opened as an image, by anyone.
     pub fn is_for_ever(&self) -> bool {
         match self {
-            Self::Directory | Self::NotAnImage | Self::Nul(_) => true,
+            Self::Directory | Self::NotAnImage | Self::NotASocket | Self::Nul(_) => true,
             Self::Missing | Self::Denied | Self::Host(_) => false,
         }
     }
@@ -97,6 +100,12 @@ pub trait ImageHost {
     /// # Errors
     /// [`OpenError`]: missing, behind a link, unreadable, or never an image.
     fn open(&self, path: &str) -> Result<Box<dyn ReadAt>, OpenError>;
+
+    /// Finds a Unix socket at an absolute path: it is connected to, and holds nothing that could be read or written.
+    ///
+    /// # Errors
+    /// [`OpenError`]: missing, behind a link, or anything else.
+    fn find_socket(&self, path: &str) -> Result<(), OpenError>;
 }
 
 /// The files below a directory that stands for `/`.
@@ -172,6 +181,11 @@ impl ImageHost for Files {
             }
         };
         Ok(Box::new(OpenFile { file, size }))
+    }
+
+    fn find_socket(&self, path: &str) -> Result<(), OpenError> {
+        let kind = metadata(&self.open_with(path, OFlag::O_PATH)?)?.file_type();
+        if kind.is_socket() { Ok(()) } else { Err(OpenError::NotASocket) }
     }
 }
 

@@ -63,6 +63,27 @@ fn what_is_no_image_is_not_opened() {
 }
 
 #[test]
+fn a_socket_is_told_from_all_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = dir.path().canonicalize().unwrap();
+    fs::write(real.join("file"), "").unwrap();
+    mkfifo(&real.join("fifo"), Mode::S_IRUSR).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(real.join("socket")).unwrap();
+    symlink("socket", real.join("link")).unwrap();
+    for (files, below) in
+        [(Files::new(&real).unwrap(), ""), (Files::new("/").unwrap(), real.to_str().unwrap())]
+    {
+        let find = |name: &str| files.find_socket(&format!("{below}/{name}"));
+        assert_eq!(find("socket"), Ok(()));
+        assert_eq!(find("file"), Err(OpenError::NotASocket));
+        assert_eq!(find("fifo"), Err(OpenError::NotASocket));
+        assert_eq!(find("none"), Err(OpenError::Missing));
+        assert!(matches!(find("link"), Err(OpenError::Host(_))));
+    }
+    assert_eq!(Files::new("/").unwrap().find_socket("/dev/null"), Err(OpenError::NotASocket));
+}
+
+#[test]
 fn only_a_path_without_links_is_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
     // The way to the directory itself must have none.

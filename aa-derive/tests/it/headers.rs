@@ -118,6 +118,41 @@ fn an_uploaded_image_reaches_no_file_of_the_host() {
     }
 }
 
+/// An image that was uploaded makes no other writable, and opens no directory: not even as a CD.
+#[test]
+fn an_uploaded_image_makes_no_file_a_socket_and_opens_no_directory() {
+    let cdrom = |name: &str, root: &Path| {
+        let image = qcow2(Some((name, Some("raw"))), None);
+        fs::write(root.join("srv/top"), image).unwrap();
+        let disk = "<disk device='cdrom'><driver type='qcow2'/><source file='/srv/top'/></disk>";
+        derive_with(&domain(&format!("<devices>{disk}</devices>")), &options(), root).unwrap()
+    };
+    let root = host(&[("/srv/images/victim.img", Vec::new())]);
+    symlink("images/victim.img", root.path().join("srv/link")).unwrap();
+    for name in [
+        "nbd:unix:/srv/images/victim.img",
+        "nbd:unix:/srv/link",
+        "nbd:unix:/srv/images/none.img",
+        "nbd+unix:///e?socket=/srv/images/victim.img",
+        r#"json:{"driver":"nbd","path":"/srv/images/victim.img"}"#,
+        "fat:/srv/images",
+        r#"json:{"driver":"raw","file":{"driver":"vvfat","dir":"/srv/images"}}"#,
+    ] {
+        let record = cdrom(name, root.path());
+        assert_eq!(rules(&record), ["rk /srv/top"], "{name}");
+        assert!(record.notes().iter().any(|note| note.kind == NoteKind::LeftOut), "{name}");
+    }
+    // A server that listens is reached, and the definition itself may name a directory.
+    let _listener = std::os::unix::net::UnixListener::bind(root.path().join("srv/nbd.sock")).unwrap();
+    assert_eq!(rules(&cdrom("nbd:unix:/srv/nbd.sock", root.path())), ["rk /srv/top", "rw /srv/nbd.sock"]);
+    let below = "<devices><disk><driver type='qcow2'/><source file='/srv/top'/>\
+                 <backingStore type='dir'><format type='raw'/><source dir='/srv/images'/></backingStore></disk></devices>";
+    assert_eq!(
+        rules(&derive_with(&domain(below), &options(), root.path()).unwrap()),
+        ["r /srv/images/", "r glob:/srv/images/**", "rwk /srv/top"]
+    );
+}
+
 /// A thousand disks on one image that names thousands of files took gigabytes.
 #[test]
 fn many_disks_on_one_strange_image_are_refused() {

@@ -7,8 +7,8 @@ use std::io;
 use aa_derive::image::backing::{self, Override};
 use aa_derive::image::reader::BUDGET;
 use aa_derive::image::{
-    FileInfo, FileKind, Format, Identity, ImageHost, LIMIT, Node, OpenError, ReadAt, Reader, Source,
-    TopImage, detect, read_header, walk,
+    FileInfo, FileKind, Format, Identity, ImageHost, LIMIT, LayerKind, Node, OpenError, ReadAt, Reader,
+    Source, TopImage, detect, read_header, walk,
 };
 
 use crate::domain::assert_one_line;
@@ -138,7 +138,10 @@ fn absolute(node: &Node) {
     }
 }
 
-/// Images of a host that has nothing else: the n-th piece of the data is at `/n`.
+/// The only socket of the host that chains are on.
+const SOCKET: &str = "/socket";
+
+/// Images of a host that has nothing else but a socket: the n-th piece of the data is at `/n`.
 struct Pieces<'a> {
     pieces: Vec<&'a [u8]>,
     opened: RefCell<BTreeSet<String>>,
@@ -163,6 +166,11 @@ impl ImageHost for Pieces<'_> {
         assert!(permit(path).is_ok(), "opened {path}, which is not permitted");
         self.opened.borrow_mut().insert(path.to_owned());
         Ok(Box::new(self.at(path)?.1.to_vec()))
+    }
+
+    fn find_socket(&self, path: &str) -> Result<(), OpenError> {
+        assert!(permit(path).is_ok(), "looked at {path}, which is not permitted");
+        if path == SOCKET { Ok(()) } else { self.at(path).and(Err(OpenError::NotASocket)) }
     }
 }
 
@@ -194,7 +202,12 @@ pub fn chain(data: &[u8]) {
         Ok(chain) => {
             for layer in &chain.layers {
                 assert!(layer.path.starts_with('/') && permit(&layer.path).is_ok(), "{layer:?}");
-                assert!(!top.readonly || !layer.access.writes(), "{layer:?} below a read-only image");
+                let is_socket = layer.kind == LayerKind::Socket;
+                assert!(!is_socket || layer.path == SOCKET, "{layer:?} is no socket");
+                assert!(
+                    is_socket || !top.readonly || !layer.access.writes(),
+                    "{layer:?} below a read-only image"
+                );
             }
             if format.is_none_or(|format| !format.is_read()) {
                 assert!(chain.layers.is_empty() && host.opened.borrow().is_empty(), "{chain:?}");
