@@ -104,19 +104,12 @@ fn firmware(deriver: &mut Deriver<'_>, loader: &Element<'_>) -> Result<(), Error
 fn variables(deriver: &mut Deriver<'_>, nvram: &Element<'_>) -> Result<(), Error> {
     deriver.uses(Feature::Firmware);
     let format = nvram.attr("format").and_then(Format::from_driver_type);
+    let top = TopSource::new("variable store", format, false);
     match nvram.child("source") {
-        Some(source) => {
-            let top = TopSource { what: "variable store", format, read_only: false, chain: None, depth: 0 };
-            disk_source(deriver, &source, nvram.attr("type").unwrap_or("file"), top)
-        }
+        Some(source) => disk_source(deriver, &source, nvram.attr("type").unwrap_or("file"), top),
         None => match nvram.text().trim() {
             "" => Ok(()),
-            path => disk_image(
-                deriver,
-                nvram,
-                path,
-                TopSource { what: "variable store", format, read_only: false, chain: None, depth: 0 },
-            ),
+            path => disk_image(deriver, nvram, path, top),
         },
     }
 }

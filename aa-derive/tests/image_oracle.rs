@@ -13,7 +13,7 @@ use std::process::Command;
 
 use aa_derive::host::{self, Host};
 use aa_derive::image::{
-    Chain, ChainError, Files, Format, HeaderError, LIMIT, LayerKind, Problem, TopImage, walk,
+    Chain, ChainError, Files, Format, HeaderError, LIMIT, LayerKind, Problem, Said, TopImage, walk,
 };
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ impl Images {
     fn chain(&self, format: &str, name: &str) -> Result<Chain, ChainError> {
         let path = self.path(name);
         let format = Format::from_name(format);
-        let top = TopImage { path: &path, format, readonly: false };
+        let top = TopImage { path: &path, format, readonly: false, said: Said::default() };
         let host = host::Files::new("/").unwrap();
         let permit = |path: &str| host.resolve(path).map(|real| real.path).map_err(|error| error.to_string());
         walk(&Files::new("/").unwrap(), &permit, top, LIMIT)

@@ -10,7 +10,7 @@ use crate::deriver::{Deriver, Place};
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::Kind;
-use crate::image::{self, Format, LayerKind, TopImage};
+use crate::image::{self, Format, LayerKind, Said, TopImage};
 use crate::pool::{VolumeError, VolumeKind};
 use crate::xml::Element;
 
@@ -27,9 +27,16 @@ pub(crate) struct TopSource<'d> {
     pub(crate) chain: Option<Element<'d>>,
     /// Its place in its chain: 0 is the top.
     pub(crate) depth: u32,
+    /// What is said of it elsewhere than in these elements.
+    pub(crate) said: Said,
 }
 
 impl TopSource<'_> {
+    /// A top of which nothing more is said.
+    pub(crate) fn new(what: &'static str, format: Option<Format>, read_only: bool) -> Self {
+        Self { what, format, read_only, chain: None, depth: 0, said: Said::default() }
+    }
+
     fn access(self) -> Access {
         if self.read_only { Access::RK } else { Access::RWK }
     }
@@ -55,13 +62,8 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<()
     }
     let Some(source) = disk.child("source") else { return Ok(()) };
     let kind = disk.attr("type").unwrap_or("file");
-    let top = TopSource {
-        what: "disk source",
-        format,
-        read_only: cdrom || disk.child("readonly").is_some(),
-        chain: Some(*disk),
-        depth: 0,
-    };
+    let read_only = cdrom || disk.child("readonly").is_some();
+    let top = TopSource { chain: Some(*disk), ..TopSource::new("disk source", format, read_only) };
     if is_left_out(deriver, disk, &source) {
         return Ok(());
     }
@@ -111,11 +113,10 @@ fn known_format(at: &Element<'_>, name: &str) -> Result<Format, Error> {
 
 /// `<mirror>`: the target of a copy or of an active commit, in both its forms.
 fn mirrored(deriver: &mut Deriver<'_>, mirror: &Element<'_>) -> Result<(), Error> {
-    let what = "mirror";
     let declared =
         mirror.child("format").and_then(|format| format.attr("type")).or_else(|| mirror.attr("format"));
     let format = declared.and_then(Format::from_driver_type);
-    let top = TopSource { what, format, read_only: false, chain: Some(*mirror), depth: 0 };
+    let top = TopSource { chain: Some(*mirror), ..TopSource::new("mirror", format, false) };
     match (mirror.child("source"), mirror.attr("file")) {
         (Some(source), _) => self::source(deriver, &source, mirror.attr("type").unwrap_or("file"), top),
         (None, Some(path)) => image(deriver, mirror, path, top),
@@ -336,12 +337,21 @@ fn below(
         && let Some(data_source) = data.child("source")
     {
         // It is always raw: nothing is below it.
-        let file = TopSource { what: "data file", format: Some(Format::Raw), chain: None, ..top };
+        let file =
+            TopSource { depth: top.depth, ..TopSource::new("data file", Some(Format::Raw), top.read_only) };
         self::source(deriver, &data_source, data.attr("type").unwrap_or("file"), file)?;
     }
     let backing = top.chain.and_then(|chain| chain.child("backingStore"));
     let Some(backing) = backing else {
-        return probe(deriver, source, path, top, explicit_data.is_some());
+        let said = Said {
+            backing: false,
+            data_file: explicit_data.is_some(),
+            sliced: source
+                .children("slices")
+                .flat_map(|slices| slices.children("slice"))
+                .any(|slice| slice.attr("offset") != Some("0")),
+        };
+        return probe(deriver, source, path, TopSource { said: said.or(top.said), ..top });
     };
     // An empty element says that nothing is below.
     let Some(next) = backing.child("source") else { return Ok(()) };
@@ -363,7 +373,7 @@ fn below(
         },
         None => None,
     };
-    let layer = TopSource { what: "backing file", format, read_only: true, chain: Some(backing), depth };
+    let layer = TopSource { chain: Some(backing), depth, ..TopSource::new("backing file", format, true) };
     // A level elsewhere than in this host's files is passed, but what is below it is not.
     self::source(deriver, &next, backing.attr("type").unwrap_or("file"), layer)
 }
@@ -374,7 +384,6 @@ fn probe(
     source: &Element<'_>,
     path: Option<&str>,
     top: TopSource<'_>,
-    has_data: bool,
 ) -> Result<(), Error> {
     let Some(path) = path.filter(|_| deriver.options.probe) else { return Ok(()) };
     let place = Place { element: *source, layer: None };
@@ -393,7 +402,7 @@ fn probe(
     let chain = image::walk(
         deriver.host.images(),
         &permit,
-        TopImage { path, format: top.format, readonly: top.read_only },
+        TopImage { path, format: top.format, readonly: top.read_only, said: top.said },
         limit,
     );
     let chain = chain.and_then(|chain| deriver.headers.add(&chain).map(|()| chain)).map_err(|error| {
@@ -412,7 +421,6 @@ fn probe(
     for layer in chain.layers {
         let place = TopSource { depth: top.depth.saturating_add(layer.depth), ..top }.place(*source);
         match layer.kind {
-            LayerKind::DataFile if has_data && layer.depth == 0 => {}
             LayerKind::Backing => grant_image(deriver, place, what, &layer.path, layer.access)?,
             LayerKind::DataFile | LayerKind::Extent => {
                 grant_image(deriver, place, "data file", &layer.path, layer.access)?;

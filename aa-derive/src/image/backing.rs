@@ -22,8 +22,8 @@ pub struct Node {
     pub sliced: bool,
     /// What the name says of the image below this one.
     pub backing: Override,
-    /// The data file, if the name itself says one.
-    pub data_file: Option<Box<Node>>,
+    /// What the name says of the data file.
+    pub data_file: Override,
 }
 
 impl Node {
@@ -33,17 +33,17 @@ impl Node {
     }
 
     /// A name that says where and nothing else.
-    fn plain(source: Source) -> Self {
-        Self { format: None, source, sliced: false, backing: Override::Header, data_file: None }
+    pub(super) fn plain(source: Source) -> Self {
+        Self { format: None, source, sliced: false, backing: Override::Header, data_file: Override::Header }
     }
 }
 
-/// What a backing name says of the image below the one it names.
+/// What a name says of another image that belongs to the one it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Override {
     /// Nothing: the image's header says it.
     Header,
-    /// That there is none.
+    /// That there is none, or that it is named elsewhere.
     Nothing,
     /// It is this one.
     Node(Box<Node>),
@@ -142,7 +142,7 @@ pub fn parse(text: &str, parent: &str) -> Result<Node, NameError> {
 }
 
 /// Splits at the colon, if one stands before the first slash.
-fn protocol(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn protocol(text: &str) -> Option<(&str, &str)> {
     text.split_once(':').filter(|(scheme, _)| !scheme.contains('/'))
 }
 

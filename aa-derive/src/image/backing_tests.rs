@@ -147,7 +147,7 @@ fn json_formats_nest_and_override() {
         "backing":{"driver":"raw","offset":0,"file":{"driver":"file","filename":"/b"}}}"#;
     let below = Node { format: Some(Format::Raw), ..Node::file("/b") };
     let wanted = Node {
-        data_file: Some(Box::new(Node::file("/d"))),
+        data_file: Override::Node(Box::new(Node::file("/d"))),
         backing: Override::Node(Box::new(below.clone())),
         ..qcow2
     };

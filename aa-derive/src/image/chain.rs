@@ -37,6 +37,41 @@ pub struct TopImage<'a> {
     pub format: Option<Format>,
     /// Whether the guest only reads it; its data file and its extents follow.
     pub readonly: bool,
+    /// What the domain says of it besides.
+    pub said: Said,
+}
+
+/// What is said of an image elsewhere than in its header, which then is not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Said {
+    /// What is below it, or that nothing is.
+    pub backing: bool,
+    /// Where its data is.
+    pub data_file: bool,
+    /// That the image is a part of the file, so that its header is not at the start.
+    pub sliced: bool,
+}
+
+impl Said {
+    /// What either says.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            backing: self.backing || other.backing,
+            data_file: self.data_file || other.data_file,
+            sliced: self.sliced || other.sliced,
+        }
+    }
+}
+
+impl From<&Node> for Said {
+    fn from(node: &Node) -> Self {
+        Self {
+            backing: node.backing != Override::Header,
+            data_file: node.data_file != Override::Header,
+            sliced: node.sliced,
+        }
+    }
 }
 
 /// What a file is to the chain.
@@ -249,7 +284,14 @@ pub fn walk(
     let mut walk = Walk { host, permit, data_access, seen: HashSet::new(), chain: Chain::default() };
     // Anything else, raw above all, is not even opened: the guest may have written every byte of it.
     let Some(format) = top.format.filter(|format| format.is_read()) else { return Ok(walk.chain) };
-    let mut at = Below { node: Node::file(top.path), format: BackingFormat::Declared(format) };
+    let said = |said: bool| if said { Override::Nothing } else { Override::Header };
+    let node = Node {
+        sliced: top.said.sliced,
+        backing: said(top.said.backing),
+        data_file: said(top.said.data_file),
+        ..Node::file(top.path)
+    };
+    let mut at = Below { node, format: BackingFormat::Declared(format) };
     let mut depth = 0u32;
     while let Some(below) = walk.image(at, depth)? {
         at = below;
@@ -324,9 +366,9 @@ impl Walk<'_> {
         };
         let named = header.as_ref().and_then(|header| header.data_file.as_deref());
         match (node.data_file, named) {
-            (Some(data), _) => self.leaf(*data, LayerKind::DataFile, depth)?,
-            (None, Some(text)) => self.named_leaf(text, &path, LayerKind::DataFile, depth)?,
-            (None, None) => {}
+            (Override::Node(data), _) => self.leaf(*data, LayerKind::DataFile, depth)?,
+            (Override::Header, Some(text)) => self.named_leaf(text, &path, LayerKind::DataFile, depth)?,
+            (Override::Nothing, _) | (Override::Header, None) => {}
         }
         if let Some(header) = &header {
             for text in &header.extents {

@@ -41,7 +41,7 @@ impl Fake {
     }
 
     fn walk(&self, path: &str, format: Format) -> Result<Chain, ChainError> {
-        let top = TopImage { path, format: Some(format), readonly: false };
+        let top = TopImage { path, format: Some(format), readonly: false, said: Said::default() };
         walk(self, &|path| Ok(self.target(path).to_owned()), top, LIMIT)
     }
 }
@@ -96,7 +96,7 @@ fn a_raw_image_is_never_opened() {
     // The guest has written a qcow2 header that names a secret.
     let host = Fake::default().with("/d", qcow2(3, Some(("/etc/shadow", Some("raw"))), None));
     for format in [None, Some(Format::Raw), Some(Format::Luks)] {
-        let top = TopImage { path: "/d", format, readonly: false };
+        let top = TopImage { path: "/d", format, readonly: false, said: Said::default() };
         assert_eq!(walk(&host, &all, top, LIMIT), Ok(Chain::default()));
     }
     assert!(host.opened.borrow().is_empty());
@@ -157,7 +157,7 @@ fn data_files_and_extents_follow_the_top() {
         .with("/v/t.data", Vec::new())
         .with("/v/m.data", Vec::new());
     for (readonly, access) in [(false, "rwk"), (true, "rk")] {
-        let top = TopImage { path: "/v/t", format: Some(Format::Qcow2), readonly };
+        let top = TopImage { path: "/v/t", format: Some(Format::Qcow2), readonly, said: Said::default() };
         let chain = walk(&host, &all, top, LIMIT).unwrap();
         assert_eq!(
             listed(&chain),
@@ -215,7 +215,7 @@ fn a_refused_path_is_neither_opened_nor_listed() {
         .with("/etc/shadow", qcow2(3, Some(("/b", Some("raw"))), None));
     let permit =
         |path: &str| if path.starts_with("/etc/") { Err("restricted".to_owned()) } else { all(path) };
-    let top = TopImage { path: "/t", format: Some(Format::Qcow2), readonly: false };
+    let top = TopImage { path: "/t", format: Some(Format::Qcow2), readonly: false, said: Said::default() };
     let chain = walk(&host, &permit, top, LIMIT).unwrap();
     assert!(chain.layers.is_empty());
     assert!(chain.notes.iter().all(|note| matches!(note.problem, Problem::Refused(_))));
@@ -387,7 +387,7 @@ fn no_header_opens_a_directory() {
         let chain = host.walk("/t", kind).unwrap();
         assert!(chain.layers.is_empty());
         assert_eq!(problems(&chain), [(0, "/d", &Problem::Directory)]);
-        let top = TopImage { path: "/t", format: Some(kind), readonly: false };
+        let top = TopImage { path: "/t", format: Some(kind), readonly: false, said: Said::default() };
         let permit = |path: &str| if path == "/d" { Err("restricted".to_owned()) } else { all(path) };
         let refused = walk(&host, &permit, top, LIMIT).unwrap();
         assert!(matches!(problems(&refused)[..], [(0, "/d", Problem::Refused(_))]));

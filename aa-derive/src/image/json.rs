@@ -74,7 +74,7 @@ fn node(object: &Object, depth: u8) -> Result<Node, NameError> {
         return child(object, "file", depth)?.ok_or(NameError::Shape("a filter of a json: name has no file"));
     }
     let source = protocol(object, driver)?;
-    Ok(Node { format: None, source, sliced: false, backing: Override::Header, data_file: None })
+    Ok(Node::plain(source))
 }
 
 fn format_node(object: &Object, format: Format, depth: u8) -> Result<Node, NameError> {
@@ -94,7 +94,10 @@ fn format_node(object: &Object, format: Format, depth: u8) -> Result<Node, NameE
         Some(Value::Object(below)) => Override::Node(Box::new(node(below, depth)?)),
         Some(_) => return Err(BY_NAME),
     };
-    let data_file = child(object, "data-file", depth)?.map(Box::new);
+    let data_file = match child(object, "data-file", depth)? {
+        None => Override::Header,
+        Some(data) => Override::Node(Box::new(data)),
+    };
     Ok(Node { format: Some(format), source: inner.source, sliced, backing, data_file })
 }
 

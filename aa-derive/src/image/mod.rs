@@ -28,7 +28,7 @@ use thiserror::Error;
 
 pub use backing::{Node, Override, Remote, Source};
 pub use chain::{
-    Chain, ChainError, ChainNote, LIMIT, Layer, LayerKind, Permit, Problem, TopImage, Total, walk,
+    Chain, ChainError, ChainNote, LIMIT, Layer, LayerKind, Permit, Problem, Said, TopImage, Total, walk,
 };
 pub use files::{FileInfo, FileKind, Files, Identity, ImageHost, OpenError};
 pub(crate) use json::MAX_DEPTH as MAX_NODES;
@@ -299,4 +299,4 @@ fn no_magic(declared: Format) -> HeaderError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -23,7 +23,7 @@ fn le(value: usize) -> [u8; 4] {
 }
 
 /// A qcow2 header with clusters of 64 KiB: extensions padded to 8 bytes, then the backing name.
-pub(super) fn qcow2(version: u32, backing: Option<(&str, Option<&str>)>, data: Option<&str>) -> Vec<u8> {
+pub(crate) fn qcow2(version: u32, backing: Option<(&str, Option<&str>)>, data: Option<&str>) -> Vec<u8> {
     let mut bytes = b"QFI\xfb".to_vec();
     put(&mut bytes, 4, &version.to_be_bytes());
     put(&mut bytes, 20, &be(16));

@@ -10,7 +10,7 @@ use crate::deriver::Deriver;
 use crate::devices::{TopSource, disk_image};
 use crate::error::Error;
 use crate::image::backing::{self, NameError};
-use crate::image::{Format, MAX_NODES, Node, Override, Source};
+use crate::image::{Format, MAX_NODES, Node, Override, Said, Source};
 use crate::xml::Element;
 
 pub(super) const OPTIONS: [&str; 12] =
@@ -41,8 +41,11 @@ const FILTERS: [&str; 19] = [
     "throttle",
 ];
 
-/// The children that a node can have.
-const CHILDREN: [&str; 8] = ["file", "backing", "data-file", "log", "image", "raw", "test", "target"];
+/// The children that a node can have besides its file.
+const CHILDREN: [&str; 7] = ["backing", "data-file", "log", "image", "raw", "test", "target"];
+
+/// Drivers that show a file of this host from its first byte.
+const FILES: [&str; 3] = ["file", "host_device", "host_cdrom"];
 
 /// The `-blockdev` arguments of one command line. A format names the node that holds its bytes, which
 /// may stand before or after it.
@@ -61,7 +64,9 @@ pub(super) fn derive<'d>(
     match context.option.as_str() {
         "blockdev" => {
             if let Some(options) = context.options(text, "") {
-                if let (Some(name), Some(path)) = (options.get("node-name"), options.get("filename")) {
+                let shown = options.get("driver").filter(|driver| FILES.contains(driver));
+                let path = shown.and_then(|_| options.get("filename"));
+                if let (Some(name), Some(path)) = (options.get("node-name"), path) {
                     nodes.files.insert(name.to_owned(), path.to_owned());
                 }
                 nodes.arguments.push((context.at, options));
@@ -76,7 +81,7 @@ pub(super) fn derive<'d>(
 
 /// An option whose value is an image of no declared format.
 pub(super) fn bare(context: &mut Context<'_, '_, '_>, text: &str, access: Access) -> Result<(), Error> {
-    name(context, text, None, !access.writes())
+    name(context, text, None, Said::default(), !access.writes())
 }
 
 fn drive(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
@@ -88,22 +93,37 @@ fn drive(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
             .note(NoteKind::NotCovered, "writes go to a temporary file in $TMPDIR: no rule is made for it");
     }
     let read_only = read_only || options.is_on("snapshot");
-    let Some(file) = options.take("file").filter(|_| !options.has_below("file")) else {
+    let Some(file) = options.take("file") else {
         let driver = options.get("driver").or_else(|| options.get("format")).map(str::to_owned);
         return node(context, &mut options, &BTreeMap::new(), "", driver, read_only);
     };
     let format = options.take("format").or_else(|| options.take("driver"));
     let format = declared(context, format.as_deref());
-    name(context, &file, format, read_only)?;
+    let said = said(&mut options, "");
+    name(context, &file, format, said, read_only)?;
+    // What else is said of the file itself, as that it is not locked, names none.
+    children(context, &mut options, &BTreeMap::new(), "", &CHILDREN, read_only)?;
     context.left(&options, &[]);
     Ok(())
+}
+
+/// What the options of a format say themselves, so that its header is not asked.
+fn said(options: &mut Options, prefix: &str) -> Said {
+    let key = |name: &str| format!("{prefix}{name}");
+    let mut is_said = |child: &str| options.take(&key(child)).is_some() || options.has_below(&key(child));
+    let (backing, data_file) = (is_said("backing"), is_said("data-file"));
+    let driver = options.get(&key("file.driver"));
+    let offset = options.get(&key("file.offset"));
+    let sliced =
+        driver.is_some_and(|driver| !FILES.contains(&driver)) || offset.is_some_and(|offset| offset != "0");
+    Said { backing, data_file, sliced }
 }
 
 /// The format of a declared name. A protocol that stands as the driver declares no format.
 fn declared(context: &mut Context<'_, '_, '_>, name: Option<&str>) -> Option<Format> {
     let name = name?;
     let format = Format::from_name(name);
-    if format.is_none() && !matches!(name, "file" | "host_device" | "host_cdrom") {
+    if format.is_none() && !FILES.contains(&name) {
         context.note(
             NoteKind::UnknownArgument,
             &format!("format \"{name}\" is not known here: the image is taken for raw"),
@@ -117,16 +137,16 @@ fn name(
     context: &mut Context<'_, '_, '_>,
     text: &str,
     format: Option<Format>,
+    said: Said,
     read_only: bool,
 ) -> Result<(), Error> {
-    let has_protocol = text.split_once(':').is_some_and(|(scheme, _)| !scheme.contains('/'));
-    if !has_protocol {
-        return local(context, text, format, read_only);
+    if backing::protocol(text).is_none() {
+        return local(context, text, format, said, read_only);
     }
     match backing::parse(text, "/") {
-        Ok(node) => named(context, text, node, format, read_only),
-        // The path itself is the fault: what grants paths refuses it in its own words.
-        Err(NameError::Relative(path)) => local(context, &path, format, read_only),
+        Ok(node) => named(context, text, node, format, said, read_only),
+        // The path itself is the fault, which is told as that of any other.
+        Err(NameError::Relative(path)) => local(context, &path, format, said, read_only),
         Err(error) => {
             context.note(NoteKind::UnknownArgument, &format!("\"{text}\": {error}"));
             Ok(())
@@ -139,10 +159,12 @@ fn named(
     text: &str,
     node: Node,
     format: Option<Format>,
+    said: Said,
     read_only: bool,
 ) -> Result<(), Error> {
+    let said = said.or(Said::from(&node));
     match node.source {
-        Source::File(path) => local(context, &path, node.format.or(format), read_only)?,
+        Source::File(path) => local(context, &path, node.format.or(format), said, read_only)?,
         Source::Directory(dir) => {
             let access = if text.contains(":rw:") { Access::RW } else { Access::R };
             context.need("FAT directory", &dir, Need::Tree(access))?;
@@ -159,11 +181,11 @@ fn named(
         Source::Nvme(address) => super::device::vfio_pci(context, &address)?,
         Source::Null => {}
     }
-    if let Some(data) = node.data_file {
-        named(context, text, *data, Some(Format::Raw), read_only)?;
+    if let Override::Node(data) = node.data_file {
+        named(context, text, *data, Some(Format::Raw), Said::default(), read_only)?;
     }
     if let Override::Node(backing) = node.backing {
-        named(context, text, *backing, None, true)?;
+        named(context, text, *backing, None, Said::default(), true)?;
     }
     Ok(())
 }
@@ -174,6 +196,7 @@ fn local(
     context: &mut Context<'_, '_, '_>,
     path: &str,
     format: Option<Format>,
+    said: Said,
     read_only: bool,
 ) -> Result<(), Error> {
     if !context.names_a_file(path) {
@@ -185,7 +208,7 @@ fn local(
             &format!("the format of \"{path}\" is not declared: it is taken for raw, and no rule is made for what its header may name"),
         );
     }
-    let top = TopSource { what: WHAT, format, read_only, chain: None, depth: 0 };
+    let top = TopSource { said, ..TopSource::new(WHAT, format, read_only) };
     let at = context.at;
     disk_image(context.deriver, &at, path, top)
 }
@@ -234,8 +257,7 @@ fn node(
             if let Some(path) = options.take(&key("filename")) {
                 // Its format, and so its chain, is another node's matter; here it is bytes.
                 let at = context.at;
-                let top =
-                    TopSource { what: WHAT, format: Some(Format::Raw), read_only, chain: None, depth: 0 };
+                let top = TopSource::new(WHAT, Some(Format::Raw), read_only);
                 if context.names_a_file(&path) {
                     disk_image(context.deriver, &at, &path, top)?;
                 }
@@ -283,19 +305,34 @@ fn node(
             chain(context, options, files, prefix, format, read_only)?;
         }
     }
-    for child in CHILDREN {
-        if options.has_below(&key(child)) {
-            let read_only = read_only || child == "backing";
-            node(context, options, files, &key(&format!("{child}.")), None, read_only)?;
-        }
-    }
+    children(context, options, files, prefix, &["file"], read_only)?;
+    children(context, options, files, prefix, &CHILDREN, read_only)?;
     if prefix.is_empty() {
         context.left(options, &[]);
     }
     Ok(())
 }
 
-/// What the header of a format's own file names, unless the argument says what is below.
+/// The nodes that are written inside a node.
+fn children(
+    context: &mut Context<'_, '_, '_>,
+    options: &mut Options,
+    files: &BTreeMap<String, String>,
+    prefix: &str,
+    children: &[&str],
+    read_only: bool,
+) -> Result<(), Error> {
+    for child in children {
+        let key = format!("{prefix}{child}");
+        if options.has_below(&key) {
+            let read_only = read_only || *child == "backing";
+            node(context, options, files, &format!("{key}."), None, read_only)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the header of a format's own file names, unless the argument says it.
 fn chain(
     context: &mut Context<'_, '_, '_>,
     options: &mut Options,
@@ -305,23 +342,22 @@ fn chain(
     read_only: bool,
 ) -> Result<(), Error> {
     let Some(format) = format.filter(|format| format.is_read()) else { return Ok(()) };
+    let said = said(options, prefix);
     let file = options.take(&format!("{prefix}file"));
     let path = match file.as_deref() {
         Some(node) => files.get(node).cloned(),
         None => options.get(&format!("{prefix}file.filename")).map(str::to_owned),
     };
     let Some(path) = path.filter(|path| path.starts_with('/') && !path.starts_with("/dev/fdset/")) else {
+        if !(said.backing && said.data_file) {
+            context.note(
+                NoteKind::ChainEnds,
+                &format!("the header of a {format} image is in no file that is known here: no rule is made for what it may name"),
+            );
+        }
         return Ok(());
     };
-    let below = format!("{prefix}backing");
-    if options.take(&below).is_some() || options.has_below(&below) {
-        return Ok(());
-    }
     let at = context.at;
-    disk_image(
-        context.deriver,
-        &at,
-        &path,
-        TopSource { what: WHAT, format: Some(format), read_only, chain: None, depth: 0 },
-    )
+    let top = TopSource { said, ..TopSource::new(WHAT, Some(format), read_only) };
+    disk_image(context.deriver, &at, &path, top)
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use aa_contract::{Derived, NoteKind, Target};
 
 use crate::host::Files;
+use crate::image::tests::qcow2;
 use crate::path_policy::{DEFAULT, PathPolicy};
 use crate::{Error, Options, Refusal};
 
@@ -18,6 +19,10 @@ fn host() -> tempfile::TempDir {
     for file in ["srv/a.img", "dev/dri/renderD128", "dev/dri/renderD129"] {
         fs::write(root.path().join(file), "").unwrap();
     }
+    let over = qcow2(3, Some(("/srv/below", Some("raw"))), Some("/srv/data"));
+    fs::write(root.path().join("srv/over.qcow2"), over).unwrap();
+    fs::write(root.path().join("srv/fat.qcow2"), qcow2(3, Some(("fat:/srv/share", Some("raw"))), None))
+        .unwrap();
     symlink(
         "../../../../kernel/iommu_groups/7",
         root.path().join("sys/bus/pci/devices/0000:01:00.0/iommu_group"),
@@ -166,6 +171,84 @@ fn block_devices() {
     refused(&["-blockdev", r#"{"driver":"raw","file":{"driver":"file","filename":"/etc/shadow"}}"#]);
     refused(&["-blockdev", "driver=raw,file.driver=file,file.filename=/etc/shadow"]);
     refused(&["-blockdev", "driver=vvfat,dir=/"]);
+}
+
+/// What the argument says of an image holds, and its header is asked for the rest.
+#[test]
+fn a_header_says_what_the_argument_does_not() {
+    let (top, below, data) = ("/srv/over.qcow2 rwk", "/srv/below rk", "/srv/data rwk");
+    let drive = |json: &str| format!("file=json:{}", json.replace(',', ",,"));
+    let file = r#""file":{"driver":"file","filename":"/srv/over.qcow2"}"#;
+    let other = r#"{"driver":"raw","file":{"driver":"file","filename":"/srv/a.img"}}"#;
+    for (said, expected) in [
+        (String::new(), vec![below, data, top]),
+        (r#","backing":null"#.to_owned(), vec![data, top]),
+        (format!(r#","backing":{other}"#), vec!["/srv/a.img rk", data, top]),
+        (format!(r#","data-file":{other}"#), vec!["/srv/a.img rwk", below, top]),
+        (format!(r#","data-file":{other},"backing":null"#), vec!["/srv/a.img rwk", top]),
+    ] {
+        let json = format!(r#"{{"driver":"qcow2",{file}{said}}}"#);
+        check(&["-drive", &drive(&json)], &expected, &[]);
+        check(&["-blockdev", &json], &expected, &[]);
+    }
+    let bytes = "driver=file,node-name=f,filename=/srv/over.qcow2";
+    check(&["-blockdev", "driver=qcow2,file=f", "-blockdev", bytes], &[below, data, top], &[]);
+    let plain = "file=/srv/over.qcow2,format=qcow2";
+    check(&["-drive", plain], &[below, data, top], &[]);
+    check(
+        &["-drive", &format!("{plain},backing.driver=raw,backing.file.filename=/srv/a.img")],
+        &["/srv/a.img rk", data, top],
+        &[],
+    );
+    // A directory is the argument's to name, and not the header's.
+    check(&["-drive", "file=/srv/fat.qcow2,format=qcow2"], &["/srv/fat.qcow2 rwk"], &[NoteKind::LeftOut]);
+    refused(&["-drive", &format!("{plain},backing.file.filename=/etc/shadow")]);
+}
+
+/// The first byte of a file that is shown from another on is the guest's to write.
+#[test]
+fn no_header_is_read_of_a_part_of_a_file() {
+    let part = r#"{"driver":"raw","offset":1048576,"file":{"driver":"file","filename":"/srv/over.qcow2"}}"#;
+    let qcow2 = format!(r#"{{"driver":"qcow2","file":{part}}}"#);
+    let top = ["/srv/over.qcow2 rwk"];
+    check(&["-drive", &format!("file=json:{}", qcow2.replace(',', ",,"))], &top, &[ENDS]);
+    check(&["-blockdev", &qcow2], &top, &[ENDS]);
+    check(
+        &["-drive", "file=/srv/over.qcow2,format=qcow2,file.driver=raw,file.offset=1048576"],
+        &top,
+        &[ENDS],
+    );
+    check(
+        &[
+            "-blockdev",
+            "driver=file,node-name=f,filename=/srv/over.qcow2",
+            "-blockdev",
+            "driver=raw,node-name=r,offset=1048576,file=f",
+            "-blockdev",
+            "driver=qcow2,file=r",
+        ],
+        &top,
+        &[ENDS],
+    );
+    // The same without an offset is the whole file.
+    let whole = qcow2.replace("1048576", "0");
+    let all = ["/srv/below rk", "/srv/data rwk", "/srv/over.qcow2 rwk"];
+    check(&["-drive", &format!("file=json:{}", whole.replace(',', ",,"))], &all, &[]);
+}
+
+#[test]
+fn what_is_said_of_the_file_itself_leaves_its_rule() {
+    check(&["-drive", "file=/srv/a.img,format=raw,file.locking=off"], &["/srv/a.img rwk"], &[]);
+    check(&["-drive", "file=/srv/a.img,format=raw,readonly=on,file.aio=native"], &["/srv/a.img rk"], &[]);
+    check(
+        &["-drive", "file=fat:/srv/share,format=raw,file.floppy=on"],
+        &["/srv/share/ r", "/srv/share/** r"],
+        &[],
+    );
+    // QEMU takes no two names, and what is not taken is told.
+    let two = "file=/srv/a.img,format=raw,file.filename=/srv/b.img";
+    check(&["-drive", two], &["/srv/a.img rwk"], &[UNKNOWN]);
+    refused(&["-drive", "file=/etc/shadow,format=raw,file.locking=off"]);
 }
 
 #[test]

@@ -186,6 +186,19 @@ fn what_a_guest_can_write_is_never_read() {
             "{format:?}"
         );
     }
+    // An image that is a part of a file, at whose start the guest may have written.
+    let root = host(&[("/srv/top", evil.clone())]);
+    let slice = |offset: &str| {
+        domain(&format!(
+            "<devices><disk><driver type='qcow2'/><source file='/srv/top'>\
+             <slices><slice type='storage' offset='{offset}' size='1048576'/></slices></source></disk></devices>"
+        ))
+    };
+    let part = derive_with(&slice("1048576"), &options(), root.path()).unwrap();
+    assert_eq!(rules(&part), ["rwk /srv/top"]);
+    assert!(part.notes().iter().any(|note| note.kind == NoteKind::ChainEnds));
+    let whole = derive_with(&slice("0"), &options(), root.path()).unwrap();
+    assert_eq!(rules(&whole), ["rk /srv/secret", "rwk /srv/data", "rwk /srv/top"]);
     // Declared by the image above, it is read.
     let root = host(&[("/srv/top", qcow2(Some(("/srv/base", Some("qcow2"))), None)), ("/srv/base", evil)]);
     assert!(rules(&disk("qcow2", root.path()).unwrap()).contains(&"rk /srv/secret".to_owned()));

@@ -7,7 +7,7 @@ use std::io;
 use aa_derive::image::backing::{self, Override};
 use aa_derive::image::reader::BUDGET;
 use aa_derive::image::{
-    FileInfo, FileKind, Format, Identity, ImageHost, LIMIT, LayerKind, Node, OpenError, ReadAt, Reader,
+    FileInfo, FileKind, Format, Identity, ImageHost, LIMIT, LayerKind, Node, OpenError, ReadAt, Reader, Said,
     Source, TopImage, detect, read_header, walk,
 };
 
@@ -130,11 +130,10 @@ fn absolute(node: &Node) {
         }
         Source::Nvme(_) | Source::Null => {}
     }
-    if let Override::Node(below) = &node.backing {
-        absolute(below);
-    }
-    if let Some(data) = &node.data_file {
-        absolute(data);
+    for other in [&node.backing, &node.data_file] {
+        if let Override::Node(other) = other {
+            absolute(other);
+        }
     }
 }
 
@@ -197,7 +196,7 @@ pub fn chain(data: &[u8]) {
     ];
     let format = declared.get(usize::from(first) % declared.len()).copied();
     let host = Pieces { pieces: split(rest), opened: RefCell::default() };
-    let top = TopImage { path: "/0", format, readonly: first >= 128 };
+    let top = TopImage { path: "/0", format, readonly: first >= 128, said: Said::default() };
     match walk(&host, &permit, top, LIMIT) {
         Ok(chain) => {
             for layer in &chain.layers {
