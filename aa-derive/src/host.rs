@@ -144,7 +144,8 @@ impl Host for Files {
     }
 
     fn entries(&self, dir: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.outside(dir)) else { return Vec::new() };
+        let Ok(resolved) = self.resolve(dir) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(self.outside(&resolved.path)) else { return Vec::new() };
         let mut names: Vec<String> =
             entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
         names.sort_unstable();
@@ -229,5 +230,11 @@ mod tests {
         assert!(resolve(&format!("/srv/long{}", "/a".repeat(1100))).is_err());
         assert_eq!(host.text("/images/a").as_deref(), Some("text"));
         assert_eq!(host.entries("/srv"), ["dangling", "long", "loop", "real", "up"]);
+        // What the link means to this process is its own root's.
+        symlink("/", root.join("srv/real/root")).unwrap();
+        symlink("/proc", root.join("outside")).unwrap();
+        assert_eq!(host.entries("/images"), ["a", "root"]);
+        assert_eq!(host.entries("/srv/real/root/images"), ["a", "root"]);
+        assert!(host.entries("/outside").is_empty() && host.entries("/srv/loop").is_empty());
     }
 }
