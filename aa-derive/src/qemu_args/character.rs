@@ -63,7 +63,7 @@ fn chardev(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
         }
         "pipe" => {
             if let Some(path) = options.take("path") {
-                chardev_pipe(context.deriver, &context.at, WHAT, &path)?;
+                pipe(context, &path)?;
             }
         }
         "pty" => {
@@ -85,6 +85,15 @@ fn chardev(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// A pipe in both its forms, one file or two.
+fn pipe(context: &mut Context<'_, '_, '_>, path: &str) -> Result<(), Error> {
+    if !context.names_a_file(path) {
+        return Ok(());
+    }
+    let at = context.at;
+    chardev_pipe(context.deriver, &at, WHAT, path)
+}
+
 /// `unix:PATH,…`, `file:PATH`, `pipe:PATH`, `/dev/…`, `tcp:…`, or the back ends without a colon.
 fn short(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
     let text = text.strip_prefix("mon:").unwrap_or(text);
@@ -92,17 +101,17 @@ fn short(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
     match scheme {
         "unix" => {
             let path = super::Options::words(rest, "path").take("path").unwrap_or_default();
-            context.grant(WHAT, &path, Access::RW).map(drop)
+            context.grant(WHAT, &path, Access::RW)
         }
-        "file" => context.grant(WHAT, rest, Access::W).map(drop),
-        "pipe" => chardev_pipe(context.deriver, &context.at, WHAT, rest),
+        "file" => context.grant(WHAT, rest, Access::W),
+        "pipe" => pipe(context, rest),
         "pty" => {
             context.deriver.uses(Feature::Pty);
             Ok(())
         }
         "chardev" | "tcp" | "telnet" | "websocket" | "tn3270" => Ok(()),
         known if WITHOUT_FILES.contains(&known) => Ok(()),
-        _ if text.starts_with('/') => context.grant(WHAT, text, Access::RW).map(drop),
+        _ if text.starts_with('/') => context.grant(WHAT, text, Access::RW),
         _ => {
             context.unknown();
             Ok(())
@@ -126,10 +135,10 @@ fn incoming(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> 
     }
     let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
     match scheme {
-        "unix" => context.grant(SOURCE, rest, Access::RW).map(drop),
+        "unix" => context.grant(SOURCE, rest, Access::RW),
         "file" => {
             let path = super::Options::words(rest, "path").take("path").unwrap_or_default();
-            context.grant(SOURCE, &path, Access::R).map(drop)
+            context.grant(SOURCE, &path, Access::R)
         }
         "exec" => {
             context.note(NoteKind::NotCovered, "it runs a program: no rule is made for it");

@@ -108,9 +108,7 @@ fn usb(context: &mut Context<'_, '_, '_>, options: &mut Options) -> Result<(), E
     context.deriver.uses(Feature::Usb);
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<u16>().ok()).filter(|n| *n > 0);
     if let (Some(bus), Some(address)) = (number(options.get("hostbus")), number(options.get("hostaddr"))) {
-        return context
-            .grant("USB device", &format!("/dev/bus/usb/{bus:03}/{address:03}"), Access::RW)
-            .map(drop);
+        return context.grant("USB device", &format!("/dev/bus/usb/{bus:03}/{address:03}"), Access::RW);
     }
     context.note(
         NoteKind::NotCovered,
@@ -251,7 +249,7 @@ fn tpm(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
         let path = options.take("path").unwrap_or_else(|| "/dev/tpm0".to_owned());
         context.grant("TPM", &path, Access::RW)?;
         match options.take("cancel-path") {
-            Some(path) => context.grant("TPM cancel file", &path, Access::W).map(drop)?,
+            Some(path) => context.grant("TPM cancel file", &path, Access::W)?,
             None => context.note(
                 NoteKind::NotCovered,
                 "it has no cancel-path: no rule is made for the file that QEMU finds in sysfs",

@@ -417,8 +417,8 @@ impl Context<'_, '_, '_> {
         }
     }
 
-    fn grant(&mut self, what: &'static str, path: &str, access: Access) -> Result<Kind, Error> {
-        self.deriver.grant(self.at, what, path, access)
+    fn grant(&mut self, what: &'static str, path: &str, access: Access) -> Result<(), Error> {
+        self.need(what, path, Need::File(access))
     }
 
     /// Whether the path is one to grant. A descriptor that QEMU was started with is no file of the host
@@ -445,7 +445,9 @@ impl Context<'_, '_, '_> {
             Need::Either(access) if is_directory() => {
                 self.deriver.grant_tree(self.at, what, path, access).map(drop)
             }
-            Need::File(access) | Need::Either(access) => self.grant(what, path, access).map(drop),
+            Need::File(access) | Need::Either(access) => {
+                self.deriver.grant(self.at, what, path, access).map(drop)
+            }
         }
     }
 

@@ -365,6 +365,23 @@ fn character_devices() {
     check(&["-serial", "mon:stdio"], &[], &[]);
     check(&["-parallel", "/dev/parport0"], &["/dev/parport0 rw"], &[]);
     check(&["-serial", "strange"], &[], &[UNKNOWN]);
+    // A relative path is no rule, in whatever form it stands.
+    for (option, value) in [
+        ("-chardev", "socket,id=c,path=rel"),
+        ("-chardev", "file,id=c,path=rel"),
+        ("-chardev", "pipe,id=c,path=rel"),
+        ("-serial", "unix:rel,server=on"),
+        ("-serial", "file:rel"),
+        ("-serial", "pipe:rel"),
+        ("-incoming", "unix:rel"),
+        ("-incoming", "file:rel"),
+        ("-vnc", "unix:rel"),
+        ("-acpitable", "data=rel"),
+        ("-drive", "file=nbd:unix:rel,format=raw"),
+        ("-blockdev", "driver=nbd,path=rel"),
+    ] {
+        check(&[option, value], &[], &[RUNS]);
+    }
     check(&["-incoming", "unix:/srv/i"], &["/srv/i rw"], &[]);
     check(&["-incoming", "file:/srv/i,offset=1"], &["/srv/i r"], &[]);
     check(&["-incoming", "exec:cat /srv/i"], &[], &[RUNS]);
