@@ -228,9 +228,8 @@ fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -
 
 /// What a network source needs on this host: sockets, client configuration, keys.
 fn network(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
-    deriver.uses(Feature::NetworkDisk);
     let protocol = source.attr("protocol").unwrap_or_default();
-    uses_protocol(deriver, protocol);
+    served(deriver, protocol);
     for host in source.children("host").filter(|host| host.attr("transport") == Some("unix")) {
         if let Some(socket) = host.attr("socket") {
             deriver.grant(host, "storage socket", socket, Access::RW)?;
@@ -265,12 +264,21 @@ fn network(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error>
     Ok(())
 }
 
-fn uses_protocol(deriver: &mut Deriver<'_>, protocol: &str) {
+/// What an image needs that libvirt reaches by a protocol: over SSH it has nbdkit do so.
+fn served(deriver: &mut Deriver<'_>, protocol: &str) {
+    reached(deriver, protocol);
+    if protocol == "ssh" {
+        deriver.uses(Feature::Nbdkit);
+    }
+}
+
+/// What an image needs that QEMU itself reaches by a protocol, as QEMU calls it.
+pub(crate) fn reached(deriver: &mut Deriver<'_>, protocol: &str) {
+    deriver.uses(Feature::NetworkDisk);
     match protocol {
         "rbd" => deriver.uses(Feature::Ceph),
         "gluster" => deriver.uses(Feature::Gluster),
-        "iscsi" => deriver.uses(Feature::Iscsi),
-        "ssh" => deriver.uses(Feature::Nbdkit),
+        "iscsi" | "iser" => deriver.uses(Feature::Iscsi),
         _ => {}
     }
 }
@@ -415,8 +423,7 @@ fn probe(
         deriver.note(note.kind(), source, note.to_string());
     }
     for protocol in &chain.protocols {
-        deriver.uses(Feature::NetworkDisk);
-        uses_protocol(deriver, protocol);
+        served(deriver, protocol);
     }
     for layer in chain.layers {
         let place = TopSource { depth: top.depth.saturating_add(layer.depth), ..top }.place(*source);

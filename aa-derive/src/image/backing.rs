@@ -108,7 +108,7 @@ const NETWORK: [&str; 16] = [
 ];
 
 /// The protocol's name, if it is known.
-pub(super) fn network(name: &str) -> Option<&'static str> {
+pub(crate) fn network(name: &str) -> Option<&'static str> {
     NETWORK.iter().find(|known| **known == name).copied()
 }
 

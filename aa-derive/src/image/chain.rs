@@ -100,8 +100,6 @@ pub struct Layer {
     pub kind: LayerKind,
     /// The least access that opening it takes.
     pub access: Access,
-    /// The format it is opened in, where that is known.
-    pub format: Option<Format>,
 }
 
 /// Everything that a chain names.
@@ -349,12 +347,7 @@ impl Walk<'_> {
             }
         };
         if depth > 0 {
-            let known = match &format {
-                BackingFormat::Declared(format) => Some(*format),
-                BackingFormat::Unknown(_) => Some(Format::Raw),
-                BackingFormat::Absent | BackingFormat::NotRaw => None,
-            };
-            self.push(depth, path.clone(), LayerKind::Backing, Access::RK, known)?;
+            self.push(depth, path.clone(), LayerKind::Backing, Access::RK)?;
         }
         let header = if node.sliced {
             self.note(depth, &path, Problem::Sliced);
@@ -475,13 +468,13 @@ impl Walk<'_> {
         for path in remote.sockets {
             let Some(target) = self.permitted(&path, depth) else { continue };
             match self.host.find_socket(&target) {
-                Ok(()) => self.push(depth, path, LayerKind::Socket, Access::RW, None)?,
+                Ok(()) => self.push(depth, path, LayerKind::Socket, Access::RW)?,
                 Err(error) => self.note(depth, &path, Problem::Socket(error)),
             }
         }
         for path in remote.configs {
             if self.permitted(&path, depth).is_some() {
-                self.push(depth, path, LayerKind::Config, Access::R, None)?;
+                self.push(depth, path, LayerKind::Config, Access::R)?;
             }
         }
         Ok(())
@@ -519,8 +512,7 @@ impl Walk<'_> {
             }
         }
         let access = if depth == 0 { self.data_access } else { Access::RK };
-        let format = (kind == LayerKind::DataFile).then_some(Format::Raw);
-        self.push(depth, path, kind, access, format)
+        self.push(depth, path, kind, access)
     }
 
     /// Where a permitted path leads.
@@ -529,18 +521,11 @@ impl Walk<'_> {
         real.map_err(|reason| self.note(depth, path, Problem::Refused(reason))).ok()
     }
 
-    fn push(
-        &mut self,
-        depth: u32,
-        path: String,
-        kind: LayerKind,
-        access: Access,
-        format: Option<Format>,
-    ) -> Result<(), ChainError> {
+    fn push(&mut self, depth: u32, path: String, kind: LayerKind, access: Access) -> Result<(), ChainError> {
         if self.chain.layers.len() >= MAX_FILES {
             return Err(ChainError::TooManyFiles);
         }
-        self.chain.layers.push(Layer { depth, path, kind, access, format });
+        self.chain.layers.push(Layer { depth, path, kind, access });
         Ok(())
     }
 

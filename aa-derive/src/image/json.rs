@@ -11,7 +11,7 @@ type Object = Map<String, Value>;
 /// Deepest nesting of nodes or of dotted keys; real names have two or three.
 pub(crate) const MAX_DEPTH: u8 = 16;
 /// Filters that pass the bytes of their `file` on.
-const FILTERS: [&str; 4] = ["copy-on-read", "throttle", "preallocate", "compress"];
+pub(crate) const FILTERS: [&str; 4] = ["copy-on-read", "throttle", "preallocate", "compress"];
 
 /// Reads the text after `json:`.
 pub(super) fn parse(text: &str) -> Result<Node, NameError> {

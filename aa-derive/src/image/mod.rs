@@ -31,7 +31,7 @@ pub use chain::{
     Chain, ChainError, ChainNote, LIMIT, Layer, LayerKind, Permit, Problem, Said, TopImage, Total, walk,
 };
 pub use files::{FileInfo, FileKind, Files, Identity, ImageHost, OpenError};
-pub(crate) use json::MAX_DEPTH as MAX_NODES;
+pub(crate) use json::{FILTERS, MAX_DEPTH as MAX_NODES};
 pub use reader::{ReadAt, Reader};
 
 /// Longest backing name, in bytes, that QEMU takes from a header (`docs/interop/qcow2.rst`).

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use aa_contract::{Access, Feature, NoteKind};
+use aa_contract::{Access, NoteKind};
 
 use super::keyval::Options;
 use super::{BOTH, Context, Need, READ};
 use crate::deriver::Deriver;
-use crate::devices::{TopSource, disk_image};
+use crate::devices::{TopSource, disk_image, disk_reached};
 use crate::error::Error;
 use crate::image::backing::{self, NameError};
-use crate::image::{Format, MAX_NODES, Node, Override, Said, Source};
+use crate::image::{FILTERS, Format, MAX_NODES, Node, Override, Said, Source};
 use crate::xml::Element;
 
 pub(super) const OPTIONS: [&str; 12] =
@@ -18,27 +18,16 @@ pub(super) const OPTIONS: [&str; 12] =
 
 const WHAT: &str = "disk image";
 
-/// Drivers that stand between a format and the bytes, or next to them, and open no file by themselves.
-const FILTERS: [&str; 19] = [
+/// Drivers besides [`FILTERS`] that open no file by themselves: they stand next to the bytes, or have none.
+const WITHOUT_FILES: [&str; 8] = [
     "blklogwrites",
     "blkreplay",
     "blkverify",
-    "compress",
     "copy-before-write",
-    "copy-on-read",
-    "ftp",
-    "ftps",
-    "http",
-    "https",
-    "iscsi",
-    "iser",
-    "nfs",
     "null-aio",
     "null-co",
-    "preallocate",
     "quorum",
     "snapshot-access",
-    "throttle",
 ];
 
 /// The children that a node can have besides its file.
@@ -170,7 +159,7 @@ fn named(
             context.need("FAT directory", &dir, Need::Tree(access))?;
         }
         Source::Remote(remote) => {
-            network(context, remote.protocol);
+            disk_reached(context.deriver, remote.protocol);
             for socket in &remote.sockets {
                 context.grant("storage socket", socket, Access::RW)?;
             }
@@ -211,16 +200,6 @@ fn local(
     let top = TopSource { said, ..TopSource::new(WHAT, format, read_only) };
     let at = context.at;
     disk_image(context.deriver, &at, path, top)
-}
-
-fn network(context: &mut Context<'_, '_, '_>, protocol: &str) {
-    context.deriver.uses(Feature::NetworkDisk);
-    match protocol {
-        "rbd" => context.deriver.uses(Feature::Ceph),
-        "gluster" => context.deriver.uses(Feature::Gluster),
-        "iscsi" | "iser" => context.deriver.uses(Feature::Iscsi),
-        _ => {}
-    }
 }
 
 impl Nodes<'_> {
@@ -270,7 +249,7 @@ fn node(
             }
         }
         "nbd" | "gluster" | "rbd" | "ssh" | "sheepdog" | "vxhs" => {
-            network(context, &driver);
+            disk_reached(context.deriver, &driver);
             context.take(options, &key("conf"), READ)?;
             let servers = key("server");
             let types = options.below(&servers).filter_map(|name| name.strip_suffix(".type"));
@@ -295,11 +274,11 @@ fn node(
             context.take(options, &key("path"), Need::File(access.union(Access::RW).unwrap_or(access)))?;
         }
         "blkdebug" => context.take(options, &key("config"), READ)?,
-        "nfs" | "http" | "https" | "ftp" | "ftps" | "iscsi" => {
-            network(context, &driver);
+        protocol if backing::network(protocol).is_some() => {
+            disk_reached(context.deriver, protocol);
             drop(options.take(&key("path")));
         }
-        known if FILTERS.contains(&known) => {}
+        known if FILTERS.contains(&known) || WITHOUT_FILES.contains(&known) => {}
         format => {
             let format = declared(context, Some(format));
             chain(context, options, files, prefix, format, read_only)?;
