@@ -8,6 +8,7 @@ use aa_contract::{Derived, Target};
 use aa_derive::host::Files;
 use aa_derive::path_policy::{self, PathPolicy};
 use aa_derive::pool::Pools;
+use aa_derive::xml::Document;
 use aa_derive::{Options, derive};
 
 use crate::{aare, record, rendering};
@@ -123,13 +124,30 @@ pub fn pool(data: &[u8]) {
     // The same definition again, as definition and state of one pool are.
     pools.add(Path::new("again.xml"), xml).unwrap();
     let Ok(volume) = std::str::from_utf8(volume) else { return };
+    let document = Document::parse(xml).unwrap();
+    let root = document.root();
+    let definition = root.child("pool").unwrap_or(root);
+    let target =
+        definition.at(&["target", "path"]).map_or("", |path| path.text().trim().trim_end_matches('/'));
     // The name is in the debug form only; a pool's target and a link's are the ways to a path.
     for pool in ["p", "vg", "sda", "0"] {
         if let Ok(found) = pools.resolve(pool, volume, &*HOST)
             && let Some(path) = found.path
         {
-            let last = path.as_str().rsplit('/').next().unwrap_or_default();
-            assert!(!matches!(last, "" | "." | ".."), "{path} of {volume:?}");
+            match definition.attr("type") {
+                Some("dir" | "fs" | "netfs" | "vstorage") => {
+                    assert_eq!(path.as_str(), format!("{target}/{volume}"));
+                }
+                Some("logical" | "zfs" | "disk") => {
+                    assert_eq!(path.as_str().rsplit_once('/').map(|(_, name)| name), Some(volume));
+                }
+                // A link there, by the name that udev gives it.
+                Some("iscsi") => {
+                    let name = path.as_str().strip_prefix(target).and_then(|rest| rest.strip_prefix('/'));
+                    assert!(name.is_some_and(|name| name.contains("ip-") && !name.contains('/')), "{path}");
+                }
+                _ => assert!(path.as_str().starts_with("/dev/"), "{path} of {volume:?}"),
+            }
         }
     }
 }
