@@ -186,9 +186,9 @@ impl<'a> Deriver<'a> {
         })
     }
 
-    /// Whether a rule of its own lets the guest write the file, as far as the rules go by now.
+    /// Whether a rule lets the guest write the file, as far as the rules go by now.
     pub(crate) fn is_written(&self, path: &str) -> bool {
-        LiteralPath::new(path).is_ok_and(|path| self.rules.writes(&Target::Path(path)))
+        LiteralPath::new(path).is_ok_and(|path| self.rules.writes(&path))
     }
 
     /// Whether a program may be the domain's emulator.
