@@ -105,7 +105,7 @@ impl<'a> Deriver<'a> {
         self.usb.get_or_init(|| sysfs::usb_devices(self.host))
     }
 
-    fn owner(&self) -> Owner<'_> {
+    pub(crate) fn owner(&self) -> Owner<'_> {
         Owner { id: self.domain.id, name: self.domain.name.as_str() }
     }
 

@@ -123,15 +123,19 @@ impl Owner<'_> {
         self.name.chars().take(CUT).collect()
     }
 
+    /// Whether a file that libvirt calls by this guest's name alone could be one that it keeps for another guest's helper,
+    /// which it calls ID-NAME, a dash and what the helper is for.
+    pub fn is_called_as_anothers_helper(&self) -> bool {
+        numbered(self.name).is_some_and(|(number, rest)| {
+            let is_own = self.running().is_some_and(|id| number == id.to_string());
+            !is_own && rest.char_indices().skip(1).any(|(_, c)| c == '-')
+        })
+    }
+
     /// Whether the rest of a path behind an `own` prefix starts with this guest's id and name.
     fn owns(&self, rest: &str) -> bool {
         let component = rest.split('/').next().unwrap_or_default();
-        let (sign, digits) = component.strip_prefix('-').map_or(("", component), |rest| ("-", rest));
-        let numbered = digits
-            .split_once('-')
-            .filter(|(digits, _)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
-        let Some((digits, name)) = numbered else { return component == self.name };
-        let number = format!("{sign}{digits}");
+        let Some((number, name)) = numbered(component) else { return component == self.name };
         match self.running() {
             // Two guests that run have two ids, so that whatever is behind the name is this guest's. A guest that is
             // called as another one's directory does not own it.
@@ -145,6 +149,14 @@ impl Owner<'_> {
             None => name == self.name && name.chars().count() < CUT,
         }
     }
+}
+
+/// The number of a component `NUMBER-REST`, with its sign, and the rest.
+fn numbered(component: &str) -> Option<(String, &str)> {
+    let (sign, digits) = component.strip_prefix('-').map_or(("", component), |rest| ("-", rest));
+    let (digits, rest) = digits.split_once('-')?;
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| (format!("{sign}{digits}"), rest))
 }
 
 /// Why a policy file was refused.
