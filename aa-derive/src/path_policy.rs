@@ -132,10 +132,14 @@ impl Owner<'_> {
         })
     }
 
-    /// Whether the rest of a path behind an `own` prefix starts with this guest's id and name.
-    fn owns(&self, rest: &str) -> bool {
+    /// Whether the rest of a path behind an `own` prefix starts with this guest's id and name; or, where a word stands before
+    /// it in the component, is the name alone, as libvirt called its directories before it put the id there. By itself a
+    /// name is no proof: in a directory of files whose names people choose it could be what another guest's file is called.
+    fn owns(&self, rest: &str, behind_word: bool) -> bool {
         let component = rest.split('/').next().unwrap_or_default();
-        let Some((number, name)) = numbered(component) else { return component == self.name };
+        let Some((number, name)) = numbered(component) else {
+            return behind_word && component == self.name;
+        };
         match self.running() {
             // Two guests that run have two ids, so that whatever is behind the name is this guest's. A guest that is
             // called as another one's directory does not own it.
@@ -211,6 +215,9 @@ impl PathPolicy {
             if !end.is_empty() && verb != Verb::Own {
                 return Err(fail("only of own lines may something stand behind the *"));
             }
+            if verb == Verb::Own && !open {
+                return Err(fail("an own line has a * where the guest's id and name or its name stand"));
+            }
             let prefix = if open || prefix == "/" { prefix } else { prefix.trim_end_matches('/') };
             if lines.iter().any(|line| line.prefix == prefix && line.open == open && line.end == end) {
                 return Err(fail("the prefix stands twice"));
@@ -231,7 +238,7 @@ impl PathPolicy {
             Verb::Refuse => false,
             Verb::Read => want == Want::Read,
             Verb::Run => want != Want::Write,
-            Verb::Own => !line.end.is_empty() || owner.owns(rest),
+            Verb::Own => !line.end.is_empty() || owner.owns(rest, !line.prefix.ends_with('/')),
             Verb::Allow => true,
         };
         if granted { Ok(()) } else { Err(line) }
@@ -472,6 +479,14 @@ mod tests {
         ] {
             assert_eq!(policy.check(path, Want::Write, OWNER).is_ok(), own, "{path}");
         }
+        // Called as the file of another's memory, a guest still does not own it.
+        for name in ["victim.core", "victim.dump", "victim", "7-victim.core"] {
+            for id in [None, Some(7)] {
+                let (path, crafty) = (format!("/var/lib/libvirt/qemu/dump/{name}"), Owner { id, name });
+                assert!(policy.check(&path, Want::Read, crafty).is_err(), "{path}");
+                assert!(policy.check(&format!("{path}.core"), Want::Read, crafty).is_ok(), "{path}");
+            }
+        }
         let serial = Owner { id: None, name: "guest-serial0" };
         assert!(policy.check("/var/log/libvirt/qemu/guest-serial0.log", Want::Write, serial).is_ok());
         for dir in ["/var/log", "/var/lib/libvirt/swtpm", "/var/lib/libvirt/qemu/save"] {
@@ -509,6 +524,7 @@ mod tests {
             ("\nrefuse etc", 2),
             ("deny /etc", 1),
             ("refuse /a*b", 1),
+            ("own /a", 1),
             ("own /a/*b/c", 1),
             ("own /a/*b*", 1),
             ("own /a/*b\nown /a/*c\nown /a/*b", 3),
