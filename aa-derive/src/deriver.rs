@@ -12,7 +12,8 @@ use aa_contract::{
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::{Files, Host, Kind, Resolved};
-use crate::path_policy::{Owner, Want};
+use crate::mounts::HugePages;
+use crate::path_policy::{Owner, PathPolicy, Want};
 use crate::sysfs::{self, UsbDevice};
 use crate::xml::{Element, Pos};
 use crate::{Addition, Options, image};
@@ -65,6 +66,9 @@ pub(crate) struct Deriver<'a> {
     notes: Vec<(Pos, Note)>,
     /// How many bytes the names of the rules' elements have.
     origins: usize,
+    /// The options' policy, with lines for what is mounted on this host.
+    policy: OnceCell<PathPolicy>,
+    huge_pages: OnceCell<HugePages>,
     usb: OnceCell<Vec<UsbDevice>>,
     uses: BTreeSet<Feature>,
     /// Where paths lead: followed once, so that what is permitted and what is granted are the same.
@@ -83,6 +87,8 @@ impl<'a> Deriver<'a> {
             rules: RuleSet::default(),
             notes: Vec::new(),
             origins: 0,
+            policy: OnceCell::new(),
+            huge_pages: OnceCell::new(),
             usb: OnceCell::new(),
             uses: BTreeSet::new(),
             resolved: RefCell::default(),
@@ -103,6 +109,15 @@ impl<'a> Deriver<'a> {
     /// The USB devices of the host: looked for once, since a domain may have very many of them.
     pub(crate) fn usb_devices(&self) -> &[UsbDevice] {
         self.usb.get_or_init(|| sysfs::usb_devices(self.host))
+    }
+
+    /// Where huge pages are mounted: looked for once, as the USB devices.
+    pub(crate) fn huge_pages(&self) -> &HugePages {
+        self.huge_pages.get_or_init(|| HugePages::of(self.host))
+    }
+
+    fn policy(&self) -> &PathPolicy {
+        self.policy.get_or_init(|| self.options.policy.with(self.huge_pages()))
     }
 
     pub(crate) fn owner(&self) -> Owner<'_> {
@@ -169,7 +184,7 @@ impl<'a> Deriver<'a> {
         if resolved == "/" && !whole_tree {
             return Err(Refusal::WrongKind { what, path: path.to_owned(), kind: Kind::Directory });
         }
-        let policy = &self.options.policy;
+        let policy = self.policy();
         let verdict = if whole_tree {
             policy.check_tree(resolved, Want::from(access), self.owner())
         } else {
@@ -193,7 +208,7 @@ impl<'a> Deriver<'a> {
 
     /// Whether a program may be the domain's emulator.
     pub(crate) fn is_emulator(&self, path: &str, resolved: &str) -> bool {
-        self.options.policy.is_emulator(path, resolved, self.owner())
+        self.policy().is_emulator(path, resolved, self.owner())
     }
 
     /// Follows the links of a path out of the XML and asks the path policy.
@@ -293,6 +308,25 @@ impl<'a> Deriver<'a> {
         let place = place.into();
         let resolved = self.permitted(place, what, dir, access, true)?;
         self.insert_below(place, what, &literal(place, what, &resolved.path)?, suffix, access)
+    }
+
+    /// Grants what is directly in a directory out of the XML and is called so at the beginning: `start` is a constant.
+    ///
+    /// # Errors
+    /// As [`Deriver::grant`]; also where what is called so is restricted.
+    pub(crate) fn grant_called<'d>(
+        &mut self,
+        place: impl Into<Place<'d>>,
+        what: &'static str,
+        dir: &str,
+        start: &'static str,
+        access: Access,
+    ) -> Result<(), Error> {
+        let place = place.into();
+        let resolved = self.permitted(place, what, dir, access, false)?.path;
+        let path = format!("{}{start}", literal(place, what, &resolved)?.as_directory());
+        self.permit(place, what, dir, &path, access, false)?;
+        self.allow_behind(place, what, &path, "*", access)
     }
 
     /// Grants a path of the tool's own making (a device node, a socket that libvirt names), as it is.

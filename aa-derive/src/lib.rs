@@ -9,6 +9,7 @@ pub mod args;
 pub mod error;
 pub mod host;
 pub mod image;
+pub mod mounts;
 pub mod path_policy;
 pub mod pool;
 pub mod xml;

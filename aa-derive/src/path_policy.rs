@@ -6,6 +6,8 @@ use aa_contract::Access;
 use aa_contract::text::Printable;
 use thiserror::Error;
 
+use crate::mounts::HugePages;
+
 /// The policy that is used where the user gives none.
 pub const DEFAULT: &str = include_str!("../policy/paths.policy");
 
@@ -29,8 +31,8 @@ pub struct Line {
     open: bool,
     /// What stands behind the `*`, which then is the guest's name; only of `own` lines.
     end: String,
-    /// Line number in the policy, from 1.
-    number: usize,
+    /// Line number in the policy, from 1; none of what is known of the host.
+    number: Option<usize>,
 }
 
 impl fmt::Display for Line {
@@ -43,7 +45,11 @@ impl fmt::Display for Line {
             Verb::Allow => "allow",
         };
         let star = if self.open { "*" } else { "" };
-        write!(f, "line {}: {verb} {}{star}{}", self.number, Printable(&self.prefix), Printable(&self.end))
+        match self.number {
+            Some(number) => write!(f, "line {number}: ")?,
+            None => f.write_str("a mount of huge pages: ")?,
+        }
+        write!(f, "{verb} {}{star}{}", Printable(&self.prefix), Printable(&self.end))
     }
 }
 
@@ -222,10 +228,29 @@ impl PathPolicy {
             if lines.iter().any(|line| line.prefix == prefix && line.open == open && line.end == end) {
                 return Err(fail("the prefix stands twice"));
             }
+            let number = Some(number);
             lines.push(Line { verb, prefix: prefix.to_owned(), open, end: end.to_owned(), number });
         }
+        Ok(Self::of(lines))
+    }
+
+    fn of(mut lines: Vec<Line>) -> Self {
         lines.sort_by_key(|line| std::cmp::Reverse((line.prefix.len(), !line.open, line.end.len())));
-        Ok(Self { lines })
+        Self { lines }
+    }
+
+    /// This policy for a host on which huge pages are mounted here: libvirt's directories there are each one guest's.
+    #[must_use]
+    pub fn with(&self, mounts: &HugePages) -> Self {
+        let mut lines = self.lines.clone();
+        for dir in mounts.of_guests() {
+            let (prefix, end) = (format!("{dir}/"), String::new());
+            let known = |line: &Line| line.open && line.prefix == prefix && line.end.is_empty();
+            if !lines.iter().any(known) {
+                lines.push(Line { verb: Verb::Own, prefix, open: true, end, number: None });
+            }
+        }
+        Self::of(lines)
     }
 
     /// Whether one path may be granted.
@@ -492,6 +517,32 @@ mod tests {
         for dir in ["/var/log", "/var/lib/libvirt/swtpm", "/var/lib/libvirt/qemu/save"] {
             assert!(policy.check_tree(dir, Want::Read, OWNER).is_err(), "{dir}");
         }
+    }
+
+    #[test]
+    fn huge_pages_of_another_guest_are_refused_wherever_they_are_mounted() {
+        let mounted = HugePages { dirs: ["/huge", "/dev/hugepages"].map(str::to_owned).into(), unnamed: 0 };
+        let (bare, policy) = (policy(), policy().with(&mounted));
+        for (mount, known) in [("/dev/hugepages", true), ("/run/hugepages/kvm", true), ("/huge", false)] {
+            let check = |policy: &PathPolicy, dir: &str| {
+                policy.check(&format!("{mount}/libvirt/qemu/{dir}"), Want::Write, OWNER).is_ok()
+            };
+            assert!(check(&policy, "7-guest") && check(&policy, "7-guest/x"), "{mount}");
+            for other in ["3-victim", "3-victim/x", "3-guest", "guest", "7-guest2"] {
+                assert!(!check(&policy, other), "{mount} {other}");
+                assert_eq!(check(&bare, other), !known, "{mount} {other}");
+            }
+            for tree in ["", "/libvirt", "/libvirt/qemu", "/libvirt/qemu/3-victim"] {
+                let dir = format!("{mount}{tree}");
+                assert!(policy.check_tree(&dir, Want::Read, OWNER).is_err(), "{dir}");
+            }
+            assert!(policy.check_tree(&format!("{mount}/own"), Want::Write, OWNER).is_ok(), "{mount}");
+        }
+        let error = policy.check("/huge/libvirt/qemu/3-victim", Want::Read, OWNER).unwrap_err();
+        assert_eq!(error.to_string(), "a mount of huge pages: own /huge/libvirt/qemu/*");
+        // A line of the policy's own holds.
+        let own = PathPolicy::parse("allow /huge/libvirt/qemu/*").unwrap().with(&mounted);
+        assert!(own.check("/huge/libvirt/qemu/3-victim", Want::Read, OWNER).is_ok());
     }
 
     #[test]
