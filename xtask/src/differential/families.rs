@@ -47,7 +47,7 @@ const WIDER: [(&str, &str); 39] = [
 ];
 
 /// Families of what the original grants and we do not, and of refusals.
-const OTHERS: [&str; 31] = [
+const OTHERS: [&str; 32] = [
     "narrow-names",
     "vfio-groups",
     "vhost-net-for-taps",
@@ -73,6 +73,7 @@ const OTHERS: [&str; 31] = [
     "first-console",
     "unbound-prefixes",
     "files-of-daemons",
+    "host-services",
     "root-directory",
     "shared-firmware",
     "virtual-machine-types",
@@ -292,6 +293,12 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         .any(|dir| errors.contains(&format!(": refuse {dir}")))
     {
         Some("files-of-daemons")
+    } else if errors.contains(": single /dev")
+        || ["/dev/", "/root/", "/run/", "/usr/", "/var/", "**/"]
+            .iter()
+            .any(|dir| errors.contains(&format!(": refuse {dir}")))
+    {
+        Some("host-services")
     } else if errors.contains(": devices/console[1]/source asks for") {
         Some("first-console")
     } else if errors.contains(": read /") {
