@@ -130,7 +130,12 @@ impl<'a> Deriver<'a> {
         self.huge_pages.get_or_init(|| HugePages::of(self.host))
     }
 
-    fn policy(&self) -> &PathPolicy {
+    /// The policy for a path. Only what lies in libvirt's directories, and a tree that may hold them, depends on what is
+    /// mounted: for most guests nobody has to look.
+    fn policy(&self, path: &str, whole_tree: bool) -> &PathPolicy {
+        if !whole_tree && !path.contains("/libvirt/qemu/") {
+            return &self.options.policy;
+        }
         self.policy.get_or_init(|| self.options.policy.with(self.huge_pages()))
     }
 
@@ -198,7 +203,7 @@ impl<'a> Deriver<'a> {
         if resolved == "/" && !whole_tree {
             return Err(Refusal::WrongKind { what, path: path.to_owned(), kind: Kind::Directory });
         }
-        let policy = self.policy();
+        let policy = self.policy(resolved, whole_tree);
         let verdict = if whole_tree {
             policy.check_tree(resolved, Want::from(access), self.owner())
         } else {
@@ -222,7 +227,7 @@ impl<'a> Deriver<'a> {
 
     /// Whether a program may be the domain's emulator.
     pub(crate) fn is_emulator(&self, path: &str, resolved: &str) -> bool {
-        self.policy().is_emulator(path, resolved, self.owner())
+        self.policy(resolved, false).is_emulator(path, resolved, self.owner())
     }
 
     /// Follows the links of a path out of the XML and asks the path policy.

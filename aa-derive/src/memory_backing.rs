@@ -128,6 +128,30 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_of_another_guest_are_refused_wherever_they_are_mounted() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("proc")).unwrap();
+        fs::write(root.path().join("proc/mounts"), "none /huge\\040pages hugetlbfs rw 0 0\n").unwrap();
+        let is_granted = |device: &str, path: &str| {
+            let device = device.replace("PATH", path);
+            record("kvm", &format!("<devices>{device}</devices>"), root.path()).is_ok()
+        };
+        let share = "<filesystem><source dir='PATH'/></filesystem>";
+        for device in [share, "<disk><source file='PATH'/></disk>"] {
+            for mount in ["/huge pages", "/dev/hugepages"] {
+                let own = format!("{mount}/libvirt/qemu/7-guest");
+                assert!(is_granted(device, &own) && is_granted(device, &format!("{mount}/x")), "{own}");
+                let another = format!("{mount}/libvirt/qemu/3-victim");
+                assert!(!is_granted(device, &another), "{another}");
+                assert!(!is_granted(device, &format!("{another}/x")), "{another}");
+                assert!(!is_granted(share, mount), "{mount}");
+            }
+            // Nothing is mounted there.
+            assert!(is_granted(device, "/srv/libvirt/qemu/3-victim"));
+        }
+    }
+
+    #[test]
     fn a_mount_that_is_not_utf_8_hides_no_other() {
         let mounts =
             b"x /srv/\xff ext4 rw 0 0\nx /huge/\xff hugetlbfs rw 0 0\nx /dev/hugepages hugetlbfs rw 0 0\n";
