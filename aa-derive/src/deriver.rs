@@ -1,5 +1,6 @@
-//! Collects the rules of one guest. Every path out of the XML passes [`Deriver::grant`], which
-//! resolves it and asks the path policy; only paths of the tool's own making go by [`Deriver::allow`].
+//! Collects the rules of one guest. A path out of the XML passes [`Deriver::grant`] or one of its kin, which resolve it and ask
+//! the path policy; paths of the tool's own making go by [`Deriver::allow`]. Of the XML's two go by that as well: the emulator,
+//! which the policy judges in its own way, and where it lies in libvirt's directory of its UUID, the state of the guest's TPM.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
