@@ -8,6 +8,7 @@ pub mod access;
 pub mod domain;
 pub mod exit;
 pub mod grant;
+mod matching;
 pub mod path;
 pub mod profile;
 pub mod quote;

@@ -6,6 +6,7 @@ use std::{fmt, slice};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::matching::Steps;
 use crate::quote::escape_literal;
 use crate::text::Printable;
 
@@ -164,6 +165,12 @@ impl Glob {
         escape_literal(prefix.as_str(), &mut pattern);
         pattern.push_str(suffix);
         Self::new(pattern)
+    }
+
+    /// Whether the pattern matches all of a path. Where the parser is narrower (a `*` behind a slash must match
+    /// something, a variable has its values alone), this is not: it is asked what a rule must not reach.
+    pub fn matches(&self, path: &LiteralPath) -> bool {
+        Steps::of(&self.0).match_all(path.as_str())
     }
 
     /// The pattern as it stands between double quotes.
@@ -365,6 +372,38 @@ mod tests {
         ] {
             assert!(Glob::new(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_pattern_matches_what_it_should_and_nothing_else() {
+        for (pattern, yes, no) in [
+            ("/a/**", &["/a/b", "/a/b/c"][..], &["/a", "/ab", "/b/a/b"][..]),
+            ("/a/*", &["/a/b"], &["/a/b/c", "/b"]),
+            ("/a*c", &["/ac", "/abbc"], &["/ab/c", "/acb"]),
+            ("/a?", &["/ab"], &["/a", "/a/", "/abc"]),
+            ("/[a-c]x[^d]", &["/bxe", "/cx]"], &["/dxe", "/bxd", "/bx"]),
+            ("/[-a]", &["/-", "/a"], &["/b"]),
+            ("/{a,b{c,}}/x", &["/a/x", "/b/x", "/bc/x"], &["/c/x", "/abc/x", "/{a,b}/x"]),
+            ("/d/{,**}", &["/d/", "/d/e/f"], &["/d", "/de"]),
+            ("/a,b", &["/a,b"], &["/a", "/b"]),
+            ("/\\052\\173a\\054b\\175\\*", &["/*{a,b}*"], &["/xa", "/a"]),
+            ("/usr/lib/@{multiarch}/x", &["/usr/lib/x86_64-linux-gnu/x"], &["/usr/lib/a/b/x"]),
+            ("/\\100{multiarch}", &["/x86_64-linux-gnu"], &["/a/b"]),
+            ("/a\\100", &["/a@"], &["/a"]),
+            ("/dev/vfio/[0-9]*", &["/dev/vfio/7", "/dev/vfio/12"], &["/dev/vfio/vfio", "/dev/vfio/"]),
+        ] {
+            let glob = Glob::new(pattern).unwrap();
+            for path in yes {
+                assert!(glob.matches(&LiteralPath::new(*path).unwrap()), "{pattern} {path}");
+            }
+            for path in no {
+                assert!(!glob.matches(&LiteralPath::new(*path).unwrap()), "{pattern} {path}");
+            }
+        }
+        // Neither depth nor choices make it slow.
+        let deep = format!("/{}{}", "{**,".repeat(1000), "}".repeat(1000));
+        let path = LiteralPath::new(format!("/{}", "a".repeat(4000))).unwrap();
+        assert!(Glob::new(deep).unwrap().matches(&path));
     }
 
     #[test]

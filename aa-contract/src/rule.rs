@@ -20,6 +20,16 @@ pub enum Target {
     Glob(Glob),
 }
 
+impl Target {
+    /// Whether the path, or a path that the pattern matches, is this one (see [`Glob::matches`]).
+    pub fn matches(&self, path: &LiteralPath) -> bool {
+        match self {
+            Self::Path(target) => target == path,
+            Self::Glob(glob) => glob.matches(path),
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -165,11 +175,11 @@ impl RuleSet {
         }
     }
 
-    /// Whether a rule for just this target allows writing.
-    pub fn writes(&self, target: &Target) -> bool {
-        let allows = |owner| [false, true].map(|audit| (target.clone(), false, owner, audit));
-        let mut keys = [false, true].into_iter().flat_map(allows);
-        keys.any(|key| self.0.get(&key).is_some_and(|(access, _)| access.writes()))
+    /// Whether a rule allows writing to this path, itself or by a pattern.
+    pub fn writes(&self, path: &LiteralPath) -> bool {
+        self.0
+            .iter()
+            .any(|((target, deny, ..), (access, _))| !deny && access.writes() && target.matches(path))
     }
 
     /// The rules in order.
@@ -215,6 +225,23 @@ mod tests {
         assert!(rule(r#"{"path":"/a","access":"r","acess":"w"}"#).is_err());
         assert!(rule(r#"{"path":"/a","access":"x"}"#).is_err());
         assert!(rule(r#"{"path":"/a","access":"rx","deny":true}"#).is_ok());
+    }
+
+    #[test]
+    fn a_set_writes_what_any_of_its_rules_writes() {
+        let mut set = RuleSet::default();
+        for json in [
+            r#"{"path":"/r","access":"rmix"}"#,
+            r#"{"path":"/w","access":"w"}"#,
+            r#"{"glob":"/srv/**","access":"rwkl","owner":true}"#,
+            r#"{"glob":"/lib/**","access":"r"}"#,
+            r#"{"glob":"/lib/**","access":"w","deny":true}"#,
+        ] {
+            set.insert(rule(json).unwrap()).unwrap();
+        }
+        let writes = |path| set.writes(&LiteralPath::new(path).unwrap());
+        assert!(writes("/w") && writes("/srv/a") && writes("/srv/a/b"));
+        assert!(!writes("/r") && !writes("/srv") && !writes("/lib/a"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub(crate) fn pstore(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
 mod tests {
     use aa_contract::NoteKind;
 
-    use crate::testing::{UUID, options};
+    use crate::testing::{UUID, options, record, rules, same};
 
     /// The kinds of the notes on such an `<os>` but those of missing files.
     fn notes(attributes: &str, inside: &str) -> Vec<NoteKind> {
@@ -142,6 +142,15 @@ mod tests {
         let host = crate::host::Files::new(root.path()).unwrap();
         let record = crate::derive(xml.as_bytes(), &options(), &host).unwrap();
         record.notes().iter().map(|note| note.kind).filter(|kind| *kind != NoteKind::MissingFile).collect()
+    }
+
+    #[test]
+    fn a_variable_store_of_its_own_is_written_and_locked() {
+        let store = |path: &str| format!("<os><varstore path='{path}' template='/srv/template'/></os>");
+        let root = tempfile::tempdir().unwrap();
+        let varstore = rules("kvm", &store("/srv/vars.json"), root.path());
+        same(&varstore, &[("/srv/vars.json", "rwk")]);
+        assert!(record("kvm", &store("/etc/vars.json"), root.path()).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Collects the rules of one guest. Every path out of the XML passes [`Deriver::grant`], which
-//! resolves it and asks the path policy; only paths of the tool's own making go by [`Deriver::allow`].
+//! Collects the rules of one guest. A path out of the XML passes [`Deriver::grant`] or one of its kin, which resolve it and ask
+//! the path policy; paths of the tool's own making go by [`Deriver::allow`]. Of the XML's two go by that as well: the emulator,
+//! which the policy judges in its own way, and where it lies in libvirt's directory of its UUID, the state of the guest's TPM.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -12,8 +13,9 @@ use aa_contract::{
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::{Files, Host, Kind, Resolved};
-use crate::path_policy::{Owner, Want};
-use crate::sysfs::{self, UsbDevice};
+use crate::mounts::HugePages;
+use crate::path_policy::{Owner, PathPolicy, Want};
+use crate::sysfs::{self, Devices, UsbDevice};
 use crate::xml::{Element, Pos};
 use crate::{Addition, Options, image};
 
@@ -65,7 +67,12 @@ pub(crate) struct Deriver<'a> {
     notes: Vec<(Pos, Note)>,
     /// How many bytes the names of the rules' elements have.
     origins: usize,
+    /// The options' policy, with lines for what is mounted on this host.
+    policy: OnceCell<PathPolicy>,
+    huge_pages: OnceCell<HugePages>,
     usb: OnceCell<Vec<UsbDevice>>,
+    pci: OnceCell<Devices>,
+    mediated: OnceCell<Devices>,
     uses: BTreeSet<Feature>,
     /// Where paths lead: followed once, so that what is permitted and what is granted are the same.
     resolved: RefCell<HashMap<String, Resolved>>,
@@ -83,7 +90,11 @@ impl<'a> Deriver<'a> {
             rules: RuleSet::default(),
             notes: Vec::new(),
             origins: 0,
+            policy: OnceCell::new(),
+            huge_pages: OnceCell::new(),
             usb: OnceCell::new(),
+            pci: OnceCell::new(),
+            mediated: OnceCell::new(),
             uses: BTreeSet::new(),
             resolved: RefCell::default(),
         }
@@ -105,7 +116,31 @@ impl<'a> Deriver<'a> {
         self.usb.get_or_init(|| sysfs::usb_devices(self.host))
     }
 
-    fn owner(&self) -> Owner<'_> {
+    /// The host's PCI devices, looked for once.
+    pub(crate) fn pci_devices(&self) -> &Devices {
+        self.pci.get_or_init(|| Devices::on(self.host, "pci"))
+    }
+
+    /// The host's mediated devices, looked for once.
+    pub(crate) fn mediated_devices(&self) -> &Devices {
+        self.mediated.get_or_init(|| Devices::on(self.host, "mdev"))
+    }
+
+    /// Where huge pages are mounted: looked for once, as the USB devices.
+    pub(crate) fn huge_pages(&self) -> &HugePages {
+        self.huge_pages.get_or_init(|| HugePages::of(self.host))
+    }
+
+    /// The policy for a path. Only what lies in libvirt's directories, and a tree that may hold them, depends on what is
+    /// mounted: for most guests nobody has to look.
+    fn policy(&self, path: &str, whole_tree: bool) -> &PathPolicy {
+        if !whole_tree && !path.contains("/libvirt/qemu/") {
+            return &self.options.policy;
+        }
+        self.policy.get_or_init(|| self.options.policy.with(self.huge_pages()))
+    }
+
+    pub(crate) fn owner(&self) -> Owner<'_> {
         Owner { id: self.domain.id, name: self.domain.name.as_str() }
     }
 
@@ -169,7 +204,7 @@ impl<'a> Deriver<'a> {
         if resolved == "/" && !whole_tree {
             return Err(Refusal::WrongKind { what, path: path.to_owned(), kind: Kind::Directory });
         }
-        let policy = &self.options.policy;
+        let policy = self.policy(resolved, whole_tree);
         let verdict = if whole_tree {
             policy.check_tree(resolved, Want::from(access), self.owner())
         } else {
@@ -186,14 +221,14 @@ impl<'a> Deriver<'a> {
         })
     }
 
-    /// Whether a rule of its own lets the guest write the file, as far as the rules go by now.
+    /// Whether a rule lets the guest write the file, as far as the rules go by now.
     pub(crate) fn is_written(&self, path: &str) -> bool {
-        LiteralPath::new(path).is_ok_and(|path| self.rules.writes(&Target::Path(path)))
+        LiteralPath::new(path).is_ok_and(|path| self.rules.writes(&path))
     }
 
     /// Whether a program may be the domain's emulator.
     pub(crate) fn is_emulator(&self, path: &str, resolved: &str) -> bool {
-        self.options.policy.is_emulator(path, resolved, self.owner())
+        self.policy(resolved, false).is_emulator(path, resolved, self.owner())
     }
 
     /// Follows the links of a path out of the XML and asks the path policy.
@@ -293,6 +328,25 @@ impl<'a> Deriver<'a> {
         let place = place.into();
         let resolved = self.permitted(place, what, dir, access, true)?;
         self.insert_below(place, what, &literal(place, what, &resolved.path)?, suffix, access)
+    }
+
+    /// Grants what is directly in a directory out of the XML and is called so at the beginning: `start` is a constant.
+    ///
+    /// # Errors
+    /// As [`Deriver::grant`]; also where what is called so is restricted.
+    pub(crate) fn grant_called<'d>(
+        &mut self,
+        place: impl Into<Place<'d>>,
+        what: &'static str,
+        dir: &str,
+        start: &'static str,
+        access: Access,
+    ) -> Result<(), Error> {
+        let place = place.into();
+        let resolved = self.permitted(place, what, dir, access, false)?.path;
+        let path = format!("{}{start}", literal(place, what, &resolved)?.as_directory());
+        self.permit(place, what, dir, &path, access, false)?;
+        self.allow_behind(place, what, &path, "*", access)
     }
 
     /// Grants a path of the tool's own making (a device node, a socket that libvirt names), as it is.

@@ -3,12 +3,13 @@
 //! [`derive`] reads the XML of one libvirt domain (`formatdomain` in libvirt's documentation) and
 //! answers with every host file that the guest's hypervisor must reach, each with the least access
 //! that works and the element that asks for it. It reads nothing but image headers, storage pool
-//! definitions, sysfs and symbolic links, and writes nothing.
+//! definitions, sysfs, the list of mounts, names in directories of devices and symbolic links, and writes nothing.
 
 pub mod args;
 pub mod error;
 pub mod host;
 pub mod image;
+pub mod mounts;
 pub mod path_policy;
 pub mod pool;
 pub mod xml;

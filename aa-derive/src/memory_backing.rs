@@ -5,7 +5,7 @@ use aa_contract::{Access, Feature, NoteKind, VirtType};
 use crate::base::LIB;
 use crate::deriver::Deriver;
 use crate::error::Error;
-use crate::host::Host;
+use crate::mounts::HugePages;
 use crate::xml::Element;
 
 /// Where Intel's quote generation service listens, unless the XML says otherwise.
@@ -48,24 +48,16 @@ pub(crate) fn ram(deriver: &mut Deriver<'_>, at: &Element<'_>) -> Result<(), Err
 /// The guest's own directory below each mounted hugetlbfs.
 pub(crate) fn hugepages(deriver: &mut Deriver<'_>, at: &Element<'_>) -> Result<(), Error> {
     deriver.uses(Feature::Hugepages);
-    let mounts = deriver.host.text("/proc/mounts").unwrap_or_default();
-    let mut found = false;
-    for line in mounts.lines() {
-        let mut fields = line.split(' ');
-        if let (Some(_), Some(dir), Some("hugetlbfs")) = (fields.next(), fields.next(), fields.next()) {
-            found = true;
-            if dir.contains(char::REPLACEMENT_CHARACTER) {
-                let text =
-                    "a hugetlbfs is mounted at a name that is not UTF-8: no directory in it is granted";
-                deriver.note(NoteKind::NotCovered, at, text);
-                continue;
-            }
-            let short = deriver.short.clone();
-            let dir = format!("{}/libvirt/qemu/{short}", unescape(dir));
-            deriver.allow_below(at, "huge pages", &dir, "{,**}", Access::RW)?;
-        }
+    let mounts = deriver.huge_pages().clone();
+    let short = deriver.short.clone();
+    for dir in mounts.of_guests() {
+        deriver.allow_below(at, "huge pages", &format!("{dir}/{short}"), "{,**}", Access::RW)?;
     }
-    if !found {
+    for _ in 0..mounts.unnamed {
+        let text = "a hugetlbfs is mounted at a name that is not UTF-8: no directory in it is granted";
+        deriver.note(NoteKind::NotCovered, at, text);
+    }
+    if mounts == HugePages::default() {
         deriver.note(
             NoteKind::MissingDevice,
             at,
@@ -73,11 +65,6 @@ pub(crate) fn hugepages(deriver: &mut Deriver<'_>, at: &Element<'_>) -> Result<(
         );
     }
     Ok(())
-}
-
-/// The kernel writes space, tab, newline and backslash of a mount point as three octal digits (`proc_mounts(5)`).
-fn unescape(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
 /// Encrypted guests. libvirtd puts the certificates into the state directory.
@@ -141,6 +128,30 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_of_another_guest_are_refused_wherever_they_are_mounted() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("proc")).unwrap();
+        fs::write(root.path().join("proc/mounts"), "none /huge\\040pages hugetlbfs rw 0 0\n").unwrap();
+        let is_granted = |device: &str, path: &str| {
+            let device = device.replace("PATH", path);
+            record("kvm", &format!("<devices>{device}</devices>"), root.path()).is_ok()
+        };
+        let share = "<filesystem><source dir='PATH'/></filesystem>";
+        for device in [share, "<disk><source file='PATH'/></disk>"] {
+            for mount in ["/huge pages", "/dev/hugepages"] {
+                let own = format!("{mount}/libvirt/qemu/7-guest");
+                assert!(is_granted(device, &own) && is_granted(device, &format!("{mount}/x")), "{own}");
+                let another = format!("{mount}/libvirt/qemu/3-victim");
+                assert!(!is_granted(device, &another), "{another}");
+                assert!(!is_granted(device, &format!("{another}/x")), "{another}");
+                assert!(!is_granted(share, mount), "{mount}");
+            }
+            // Nothing is mounted there.
+            assert!(is_granted(device, "/srv/libvirt/qemu/3-victim"));
+        }
+    }
+
+    #[test]
     fn a_mount_that_is_not_utf_8_hides_no_other() {
         let mounts =
             b"x /srv/\xff ext4 rw 0 0\nx /huge/\xff hugetlbfs rw 0 0\nx /dev/hugepages hugetlbfs rw 0 0\n";
@@ -150,6 +161,17 @@ mod tests {
         fs::create_dir(root.path().join("proc")).unwrap();
         fs::write(root.path().join("proc/mounts"), mounts).unwrap();
         assert_eq!(notes(pages, root.path()), [aa_contract::NoteKind::NotCovered]);
+    }
+
+    /// The mounts were read for each of them: together they took minutes.
+    #[test]
+    fn for_very_many_memory_devices_mounts_are_read_once() {
+        let mounts = "x /srv/y ext4 rw 0 0\n".repeat(20_000) + "none /huge hugetlbfs rw 0 0\n";
+        let dimm = "<memory model='dimm'><source><pagesize>2048</pagesize></source></memory>";
+        assert_eq!(
+            with(mounts, &format!("<devices>{}</devices>", dimm.repeat(10_000))),
+            ["rw /huge/libvirt/qemu/7-guest/{,**}", "rw /var/lib/libvirt/qemu/ram/7-guest/{,**}"]
+        );
     }
 
     #[test]

@@ -6,6 +6,8 @@ use aa_contract::Access;
 use aa_contract::text::Printable;
 use thiserror::Error;
 
+use crate::mounts::HugePages;
+
 /// The policy that is used where the user gives none.
 pub const DEFAULT: &str = include_str!("../policy/paths.policy");
 
@@ -16,6 +18,7 @@ enum Verb {
     Read,
     Run,
     Own,
+    Single,
     Allow,
 }
 
@@ -23,14 +26,16 @@ enum Verb {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     verb: Verb,
-    /// The prefix, without the `*` at its end.
+    /// The prefix, without the `*` at its end; where the line holds anywhere, that behind its `**`.
     prefix: String,
+    /// Whether the prefix may begin at any slash of a path.
+    anywhere: bool,
     /// Whether the prefix may end within a path component.
     open: bool,
     /// What stands behind the `*`, which then is the guest's name; only of `own` lines.
     end: String,
-    /// Line number in the policy, from 1.
-    number: usize,
+    /// Line number in the policy, from 1; none of what is known of the host.
+    number: Option<usize>,
 }
 
 impl fmt::Display for Line {
@@ -40,10 +45,16 @@ impl fmt::Display for Line {
             Verb::Read => "read",
             Verb::Run => "run",
             Verb::Own => "own",
+            Verb::Single => "single",
             Verb::Allow => "allow",
         };
         let star = if self.open { "*" } else { "" };
-        write!(f, "line {}: {verb} {}{star}{}", self.number, Printable(&self.prefix), Printable(&self.end))
+        let stars = if self.anywhere { "**" } else { "" };
+        match self.number {
+            Some(number) => write!(f, "line {number}: ")?,
+            None => f.write_str("a mount of huge pages: ")?,
+        }
+        write!(f, "{verb} {stars}{}{star}{}", Printable(&self.prefix), Printable(&self.end))
     }
 }
 
@@ -55,6 +66,15 @@ impl Line {
 
     /// What of `path` lies behind the prefix, if the prefix matches.
     fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
+        if self.anywhere {
+            let mut found = path.match_indices(self.prefix.as_str());
+            return found.find_map(|(at, _)| self.rest_at(path.get(at..)?));
+        }
+        self.rest_at(path)
+    }
+
+    /// The same of a path that must begin with the prefix.
+    fn rest_at<'p>(&self, path: &'p str) -> Option<&'p str> {
         let rest = path.strip_prefix(self.prefix.as_str())?;
         (self.open || rest.is_empty() || rest.starts_with('/') || self.prefix == "/").then_some(rest)
     }
@@ -63,6 +83,12 @@ impl Line {
     fn rest_for<'p>(&self, path: &'p str, owner: Owner<'_>) -> Option<&'p str> {
         let rest = self.rest(path)?;
         (self.end.is_empty() || rest.strip_suffix(self.end.as_str()) == Some(owner.name)).then_some(rest)
+    }
+
+    /// Whether both are of the same paths.
+    fn stands_for(&self, other: &Self) -> bool {
+        let of = |line: &Self| (line.anywhere, line.open);
+        of(self) == of(other) && self.prefix == other.prefix && self.end == other.end
     }
 
     /// Whether something that the prefix matches lies below the directory.
@@ -123,15 +149,23 @@ impl Owner<'_> {
         self.name.chars().take(CUT).collect()
     }
 
-    /// Whether the rest of a path behind an `own` prefix starts with this guest's id and name.
-    fn owns(&self, rest: &str) -> bool {
+    /// Whether a file that libvirt calls by this guest's name alone could be one that it keeps for another guest's helper,
+    /// which it calls ID-NAME, a dash and what the helper is for.
+    pub fn is_called_as_anothers_helper(&self) -> bool {
+        numbered(self.name).is_some_and(|(number, rest)| {
+            let is_own = self.running().is_some_and(|id| number == id.to_string());
+            !is_own && rest.char_indices().skip(1).any(|(_, c)| c == '-')
+        })
+    }
+
+    /// Whether the rest of a path behind an `own` prefix starts with this guest's id and name; or, where a word stands before
+    /// it in the component, is the name alone, as libvirt called its directories before it put the id there. By itself a
+    /// name is no proof: in a directory of files whose names people choose it could be what another guest's file is called.
+    fn owns(&self, rest: &str, behind_word: bool) -> bool {
         let component = rest.split('/').next().unwrap_or_default();
-        let (sign, digits) = component.strip_prefix('-').map_or(("", component), |rest| ("-", rest));
-        let numbered = digits
-            .split_once('-')
-            .filter(|(digits, _)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
-        let Some((digits, name)) = numbered else { return component == self.name };
-        let number = format!("{sign}{digits}");
+        let Some((number, name)) = numbered(component) else {
+            return behind_word && component == self.name;
+        };
         match self.running() {
             // Two guests that run have two ids, so that whatever is behind the name is this guest's. A guest that is
             // called as another one's directory does not own it.
@@ -145,6 +179,14 @@ impl Owner<'_> {
             None => name == self.name && name.chars().count() < CUT,
         }
     }
+}
+
+/// The number of a component `NUMBER-REST`, with its sign, and the rest.
+fn numbered(component: &str) -> Option<(String, &str)> {
+    let (sign, digits) = component.strip_prefix('-').map_or(("", component), |rest| ("-", rest));
+    let (digits, rest) = digits.split_once('-')?;
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| (format!("{sign}{digits}"), rest))
 }
 
 /// Why a policy file was refused.
@@ -161,6 +203,8 @@ pub struct PolicyError {
 pub struct PathPolicy {
     /// Longest prefix first, so that the first match holds.
     lines: Vec<Line>,
+    /// Those of no place of their own, each of which must let a path through besides.
+    anywhere: Vec<Line>,
 }
 
 impl PathPolicy {
@@ -183,9 +227,17 @@ impl PathPolicy {
                 "read" => Verb::Read,
                 "run" => Verb::Run,
                 "own" => Verb::Own,
+                "single" => Verb::Single,
                 "allow" => Verb::Allow,
-                _ => return Err(fail("the verbs are refuse, read, run, own and allow")),
+                _ => return Err(fail("the verbs are refuse, read, run, own, single and allow")),
             };
+            let (anywhere, prefix) = match prefix.trim().strip_prefix("**") {
+                Some(prefix) => (true, prefix),
+                None => (false, prefix),
+            };
+            if anywhere && (prefix == "/" || !matches!(verb, Verb::Refuse | Verb::Read)) {
+                return Err(fail("only of refuse and read lines a prefix may begin with **, and it goes on"));
+            }
             let (prefix, end) = match prefix.trim().split_once('*') {
                 Some((prefix, end)) => (prefix, Some(end)),
                 None => (prefix.trim(), None),
@@ -193,20 +245,44 @@ impl PathPolicy {
             let (open, end) = (end.is_some(), end.unwrap_or_default());
             if aa_contract::LiteralPath::new(prefix).is_err() || end.contains(['*', '/']) {
                 return Err(fail(
-                    "a prefix is an absolute, normal path, with a * only in its last component",
+                    "a prefix is an absolute, normal path, with a * only in its last component, or ** before it",
                 ));
             }
             if !end.is_empty() && verb != Verb::Own {
                 return Err(fail("only of own lines may something stand behind the *"));
             }
+            if verb == Verb::Own && !open {
+                return Err(fail("an own line has a * where the guest's id and name or its name stand"));
+            }
             let prefix = if open || prefix == "/" { prefix } else { prefix.trim_end_matches('/') };
-            if lines.iter().any(|line| line.prefix == prefix && line.open == open && line.end == end) {
+            let (prefix, end) = (prefix.to_owned(), end.to_owned());
+            let line = Line { verb, prefix, anywhere, open, end, number: Some(number) };
+            if lines.iter().any(|other| other.stands_for(&line)) {
                 return Err(fail("the prefix stands twice"));
             }
-            lines.push(Line { verb, prefix: prefix.to_owned(), open, end: end.to_owned(), number });
+            lines.push(line);
         }
-        lines.sort_by_key(|line| std::cmp::Reverse((line.prefix.len(), !line.open, line.end.len())));
-        Ok(Self { lines })
+        let (anywhere, lines) = lines.into_iter().partition(|line| line.anywhere);
+        Ok(Self { lines, anywhere }.sorted())
+    }
+
+    fn sorted(mut self) -> Self {
+        self.lines.sort_by_key(|line| std::cmp::Reverse((line.prefix.len(), !line.open, line.end.len())));
+        self
+    }
+
+    /// This policy for a host on which huge pages are mounted here: libvirt's directories there are each one guest's.
+    #[must_use]
+    pub fn with(&self, mounts: &HugePages) -> Self {
+        let mut policy = self.clone();
+        for dir in mounts.of_guests() {
+            let (prefix, end) = (format!("{dir}/"), String::new());
+            let line = Line { verb: Verb::Own, prefix, anywhere: false, open: true, end, number: None };
+            if !policy.lines.iter().any(|other| other.stands_for(&line)) {
+                policy.lines.push(line);
+            }
+        }
+        policy.sorted()
     }
 
     /// Whether one path may be granted.
@@ -214,15 +290,18 @@ impl PathPolicy {
     /// # Errors
     /// The line that refuses it.
     pub fn check(&self, path: &str, want: Want, owner: Owner<'_>) -> Result<(), &Line> {
-        let Some((line, rest)) = self.line_for(path, owner) else { return Ok(()) };
-        let granted = match line.verb {
-            Verb::Refuse => false,
-            Verb::Read => want == Want::Read,
-            Verb::Run => want != Want::Write,
-            Verb::Own => !line.end.is_empty() || owner.owns(rest),
-            Verb::Allow => true,
+        let anywhere = self.anywhere.iter().filter_map(|line| Some((line, line.rest(path)?)));
+        let refuses = |(line, rest): &(&Line, &str)| match line.verb {
+            Verb::Refuse => true,
+            Verb::Read => want != Want::Read,
+            Verb::Run => want == Want::Write,
+            Verb::Own => line.end.is_empty() && !owner.owns(rest, !line.prefix.ends_with('/')),
+            Verb::Single | Verb::Allow => false,
         };
-        if granted { Ok(()) } else { Err(line) }
+        match anywhere.chain(self.line_for(path, owner)).find(refuses) {
+            Some((line, _)) => Err(line),
+            None => Ok(()),
+        }
     }
 
     /// The line that holds for a path, and what of the path lies behind its prefix.
@@ -233,6 +312,9 @@ impl PathPolicy {
     /// Whether a program may be the domain's emulator: by its path, or by that of a link to it, a `run` line knows it; or
     /// no line speaks of it, as of one that was built below `/opt`.
     pub fn is_emulator(&self, path: &str, resolved: &str, owner: Owner<'_>) -> bool {
+        if self.anywhere.iter().any(|line| line.verb == Verb::Refuse && line.rest(resolved).is_some()) {
+            return false;
+        }
         let verb = |path| self.line_for(path, owner).map(|(line, _)| line.verb);
         match verb(resolved) {
             Some(Verb::Run) | None => true,
@@ -248,8 +330,11 @@ impl PathPolicy {
     pub fn check_tree(&self, dir: &str, want: Want, owner: Owner<'_>) -> Result<(), &Line> {
         let dir = if dir == "/" { dir } else { dir.trim_end_matches('/') };
         self.check(dir, want, owner)?;
+        if let Some((line, _)) = self.line_for(dir, owner).filter(|(line, _)| line.verb == Verb::Single) {
+            return Err(line);
+        }
         let refuses = |line: &&Line| match line.verb {
-            Verb::Refuse | Verb::Own => true,
+            Verb::Refuse | Verb::Own | Verb::Single => true,
             Verb::Read | Verb::Run => want != Want::Read,
             Verb::Allow => false,
         };
@@ -291,7 +376,34 @@ mod tests {
             "/dev/mem",
             "/dev/cpu/0/msr",
             "/dev/uinput",
+            "/dev/uhid",
+            "/dev/cuse",
+            "/dev/vhci",
+            "/dev/watchdog",
+            "/dev/watchdog0",
+            "/dev/snapshot",
+            "/dev/vcsa1",
+            "/dev/mtd0ro",
             "/dev/mapper/control",
+            "/usr/etc/passwd",
+            "/usr/src/linux/x",
+            "/usr/local/lib32/x",
+            "/run/systemd/system/x.service",
+            "/run/udev/rules.d/x.rules",
+            "/run/docker.sock",
+            "/run/dbus/system_bus_socket",
+            "/var/spool/cron/crontabs/root",
+            "/var/spool/at/x",
+            "/var/lib/dpkg/info/x.postinst",
+            "/var/lib/libvirt/dnsmasq/default.conf",
+            "/var/lib/libvirt/secrets/x",
+            "/root/.ssh/authorized_keys",
+            "/home/user/.ssh",
+            "/srv/homes/a/b/.ssh/id_rsa",
+            "/home/user/.config/autostart/x.desktop",
+            "/home/user/.config/systemd/user/x.service",
+            "/home/user/.bashrc",
+            "/.ssh/x",
             "/run/libvirt/libvirt-sock",
             "/run/libvirt/virtqemud-sock",
             "/run/libvirt/virtlogd-admin-sock",
@@ -312,6 +424,21 @@ mod tests {
             "/srv/x",
             "/dev/sda",
             "/dev/mapper/guest",
+            "/dev/vfio/13",
+            "/dev/bus/usb/001/002",
+            "/dev/shm/guest",
+            "/dev/hugepages/x",
+            "/dev/watch",
+            "/root/guest.img",
+            "/home/user/guest.img",
+            "/home/user/.ssh.img",
+            "/home/user/x.ssh/guest.img",
+            "/home/user/.config/libvirt/qemu/nvram/guest_VARS.fd",
+            "/home/user/.local/share/libvirt/images/guest.img",
+            "/var/spool/crony",
+            "/var/lib/libvirt/images/guest.img",
+            "/var/lib/libvirt/boot/kernel",
+            "/var/log/guest-serial.log",
             "/binary",
             "/etcetera/x",
         ] {
@@ -326,6 +453,9 @@ mod tests {
             "/usr/share/OVMF/OVMF_CODE.fd",
             "/boot/vmlinuz",
             "/usr/share/edk2/x64/a.fd",
+            "/usr/local/share/qemu/edk2-x86_64-code.fd",
+            "/efi/vmlinuz",
+            "/home/user/.local/bin/tool",
             "/nix/store/x/FV/OVMF_CODE.fd",
             "/sys/devices/pci0000:00/0000:00:02.0/config",
         ] {
@@ -344,6 +474,7 @@ mod tests {
             ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-system-x86_64"),
             ("/usr/libexec/qemu-kvm", "/usr/libexec/qemu-kvm"),
             ("/usr/local/bin/qemu-system-arm", "/usr/local/bin/qemu-system-arm"),
+            ("/usr/local/libexec/qemu-kvm", "/usr/local/libexec/qemu-kvm"),
             ("/srv/link", "/usr/bin/kvm"),
             ("/run/libvirt/nix-emulators/qemu-system-x86_64", nix),
             ("/run/current-system/profile/bin/qemu-system-x86_64", gnu),
@@ -351,12 +482,16 @@ mod tests {
             assert!(policy.is_emulator(path, resolved, OWNER), "{path}");
             assert!(policy.check(resolved, Want::Write, OWNER).is_err(), "{path}");
         }
-        let built = "/opt/qemu/bin/qemu-system-x86_64";
-        assert!(policy.is_emulator(built, built, OWNER));
+        for built in ["/opt/qemu/bin/qemu-system-x86_64", "/usr/local/qemu/bin/qemu-system-x86_64"] {
+            assert!(policy.is_emulator(built, built, OWNER), "{built}");
+        }
         for (path, resolved) in [
             ("/usr/bin/bash", "/usr/bin/bash"),
             ("/usr/bin/qemu-system-x86_64", "/usr/bin/bash"),
             ("/nix/store/x/bin/bash", "/nix/store/x/bin/bash"),
+            ("/home/user/.ssh/qemu", "/home/user/.ssh/qemu"),
+            ("/dev/shm/qemu", "/dev/shm/qemu"),
+            ("/dev/qemu", "/dev/qemu"),
             ("/var/lib/libvirt/qemu/domain-7-guest/x", "/var/lib/libvirt/qemu/domain-7-guest/x"),
         ] {
             assert!(!policy.is_emulator(path, resolved, OWNER), "{path}");
@@ -460,11 +595,45 @@ mod tests {
         ] {
             assert_eq!(policy.check(path, Want::Write, OWNER).is_ok(), own, "{path}");
         }
+        // Called as the file of another's memory, a guest still does not own it.
+        for name in ["victim.core", "victim.dump", "victim", "7-victim.core"] {
+            for id in [None, Some(7)] {
+                let (path, crafty) = (format!("/var/lib/libvirt/qemu/dump/{name}"), Owner { id, name });
+                assert!(policy.check(&path, Want::Read, crafty).is_err(), "{path}");
+                assert!(policy.check(&format!("{path}.core"), Want::Read, crafty).is_ok(), "{path}");
+            }
+        }
         let serial = Owner { id: None, name: "guest-serial0" };
         assert!(policy.check("/var/log/libvirt/qemu/guest-serial0.log", Want::Write, serial).is_ok());
         for dir in ["/var/log", "/var/lib/libvirt/swtpm", "/var/lib/libvirt/qemu/save"] {
             assert!(policy.check_tree(dir, Want::Read, OWNER).is_err(), "{dir}");
         }
+    }
+
+    #[test]
+    fn huge_pages_of_another_guest_are_refused_wherever_they_are_mounted() {
+        let mounted = HugePages { dirs: ["/huge", "/dev/hugepages"].map(str::to_owned).into(), unnamed: 0 };
+        let (bare, policy) = (policy(), policy().with(&mounted));
+        for (mount, known) in [("/dev/hugepages", true), ("/run/hugepages/kvm", true), ("/huge", false)] {
+            let check = |policy: &PathPolicy, dir: &str| {
+                policy.check(&format!("{mount}/libvirt/qemu/{dir}"), Want::Write, OWNER).is_ok()
+            };
+            assert!(check(&policy, "7-guest") && check(&policy, "7-guest/x"), "{mount}");
+            for other in ["3-victim", "3-victim/x", "3-guest", "guest", "7-guest2"] {
+                assert!(!check(&policy, other), "{mount} {other}");
+                assert_eq!(check(&bare, other), !known, "{mount} {other}");
+            }
+            for tree in ["", "/libvirt", "/libvirt/qemu", "/libvirt/qemu/3-victim"] {
+                let dir = format!("{mount}{tree}");
+                assert!(policy.check_tree(&dir, Want::Read, OWNER).is_err(), "{dir}");
+            }
+            assert!(policy.check_tree(&format!("{mount}/own"), Want::Write, OWNER).is_ok(), "{mount}");
+        }
+        let error = policy.check("/huge/libvirt/qemu/3-victim", Want::Read, OWNER).unwrap_err();
+        assert_eq!(error.to_string(), "a mount of huge pages: own /huge/libvirt/qemu/*");
+        // A line of the policy's own holds.
+        let own = PathPolicy::parse("allow /huge/libvirt/qemu/*").unwrap().with(&mounted);
+        assert!(own.check("/huge/libvirt/qemu/3-victim", Want::Read, OWNER).is_ok());
     }
 
     #[test]
@@ -483,9 +652,35 @@ mod tests {
         ] {
             assert!(policy.check_tree(refused, Want::Write, OWNER).is_err(), "{refused}");
         }
+        for refused in [
+            "/dev/vfio",
+            "/dev/bus/usb",
+            "/dev/bus/usb/001",
+            "/dev/input",
+            "/dev/mapper",
+            "/dev/watchdog",
+            "/root",
+            "/root/.ssh",
+            "/home/user/.ssh",
+            "/home/user/.config/systemd/user",
+            "/var/lib",
+            "/var/spool",
+            "/var/lib/libvirt",
+        ] {
+            assert!(policy.check_tree(refused, Want::Write, OWNER).is_err(), "{refused}");
+            assert!(policy.check_tree(refused, Want::Read, OWNER).is_err(), "{refused}");
+        }
         assert!(policy.check_tree("/usr", Want::Read, OWNER).is_err());
         assert!(policy.check_tree("/usr/share/qemu", Want::Read, OWNER).is_ok());
-        for granted in ["/srv", "/home", "/var/lib/libvirt/images", "/export/to/guest"] {
+        for granted in [
+            "/srv",
+            "/home",
+            "/root/share",
+            "/dev/shm/guest",
+            "/dev/hugepages/guest",
+            "/var/lib/libvirt/images",
+            "/export/to/guest",
+        ] {
             assert!(policy.check_tree(granted, Want::Write, OWNER).is_ok(), "{granted}");
         }
     }
@@ -497,6 +692,14 @@ mod tests {
             ("\nrefuse etc", 2),
             ("deny /etc", 1),
             ("refuse /a*b", 1),
+            ("own /a", 1),
+            ("own **/a/*", 1),
+            ("run **/a", 1),
+            ("allow **/a", 1),
+            ("refuse **a", 1),
+            ("refuse **/", 1),
+            ("refuse **/a/**", 1),
+            ("refuse **/a\nrefuse /a\nrefuse **/a/", 3),
             ("own /a/*b/c", 1),
             ("own /a/*b*", 1),
             ("own /a/*b\nown /a/*c\nown /a/*b", 3),

@@ -1,6 +1,8 @@
 //! What sysfs says of a device: the kernel's own stable layout (kernel: `Documentation/ABI/testing/sysfs-bus-pci`,
 //! `sysfs-bus-usb`, `sysfs-kernel-iommu_groups`).
 
+use std::collections::HashSet;
+
 use crate::host::{Files, Host, Kind};
 
 const USB: &str = "/sys/bus/usb/devices";
@@ -32,6 +34,33 @@ pub(crate) fn usb_devices(host: &Files) -> Vec<UsbDevice> {
 /// A PCI address as sysfs writes it: `0000:03:00.0`.
 pub(crate) fn pci_name(domain: u32, bus: u32, slot: u32, function: u32) -> String {
     format!("{domain:04x}:{bus:02x}:{slot:02x}.{function:x}")
+}
+
+/// What sysfs knows of the devices on a bus.
+#[derive(Debug)]
+pub(crate) enum Devices {
+    /// sysfs is not there, or may not be looked into.
+    Unknown,
+    /// The names of all of them.
+    Known(HashSet<String>),
+}
+
+impl Devices {
+    /// Those on the bus of this name, as `pci`.
+    pub(crate) fn on(host: &Files, bus: &str) -> Self {
+        if host.entries("/sys/bus").is_empty() {
+            return Self::Unknown;
+        }
+        Self::Known(host.entries(&format!("/sys/bus/{bus}/devices")).into_iter().collect())
+    }
+
+    /// Whether there is certainly no such device.
+    pub(crate) fn lack(&self, name: &str) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Known(names) => !names.contains(name),
+        }
+    }
 }
 
 /// The number of the IOMMU group that a device's directory in sysfs belongs to. Only the kernel's own

@@ -3,6 +3,7 @@
 use aa_contract::quote::escape_literal;
 use aa_contract::{Glob, LiteralPath, Target};
 use aa_derive::host::{Files, Host as _};
+use aa_derive::mounts::HugePages;
 use aa_derive::path_policy::{Owner, PathPolicy, Want};
 
 use crate::error::Error;
@@ -39,6 +40,7 @@ pub fn target(argument: &str, policy: &PathPolicy, owner: Owner<'_>, files: &Fil
     if resolved == "/" {
         return Err(Error::Root(argument.to_owned()));
     }
+    let policy = policy.with(&HugePages::of(files));
     let verdict = if dir.is_some() {
         policy.check_tree(&resolved, Want::Write, owner)
     } else {
@@ -128,6 +130,10 @@ mod tests {
         for other in ["/var/lib/libvirt/qemu/domain-2-t1/{,**}", "/var/lib/libvirt/qemu/domain-1-t2/x"] {
             assert!(read(other).is_err(), "{other}");
         }
+        // Another guest's huge pages.
+        let own = "/dev/hugepages/libvirt/qemu/1-t1/{,**}";
+        assert_eq!(read(own), Ok(glob(own)));
+        assert!(read("/dev/hugepages/libvirt/qemu/2-t2/x").is_err());
         // A directory in which everything is restricted.
         assert!(read("/usr/lib/1-t1/{,**}").is_err());
     }

@@ -24,8 +24,8 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
         Some("pci") => {
             let address = address(&source)?;
             let iommufd = device.child("driver").and_then(|driver| driver.attr("iommufd")) == Some("yes");
-            vfio_pci(deriver, device, &address)?;
-            if iommufd { self::iommufd(deriver, device, &address) } else { Ok(()) }
+            let is_there = pci(deriver, device, &address)?;
+            if is_there && iommufd { self::iommufd(deriver, device, &address) } else { Ok(()) }
         }
         Some("mdev") => mdev(deriver, device, &source),
         Some("scsi") => scsi(deriver, device, &source),
@@ -109,11 +109,21 @@ pub(crate) fn vfio_pci(
     place: &Element<'_>,
     address: &Element<'_>,
 ) -> Result<(), Error> {
+    pci(deriver, place, address).map(drop)
+}
+
+/// The same. Says whether the device is there, as far as can be told.
+fn pci(deriver: &mut Deriver<'_>, place: &Element<'_>, address: &Element<'_>) -> Result<bool, Error> {
     let name = pci_address(address)?;
+    let what = format!("PCI device {name}");
+    if deriver.pci_devices().lack(&name) {
+        is_not_there(deriver, place, &what);
+        return Ok(false);
+    }
     let resolved = deriver.resolve(place.into(), "PCI device", &format!("/sys/bus/pci/devices/{name}"))?;
-    vfio(deriver, place, &resolved.path, &format!("PCI device {name}"))?;
+    vfio(deriver, place, &resolved.path, &what)?;
     if resolved.kind == Kind::Missing {
-        return Ok(());
+        return Ok(true);
     }
     for entry in deriver.host.entries(&resolved.path) {
         if entry.starts_with("resource")
@@ -122,16 +132,28 @@ pub(crate) fn vfio_pci(
             deriver.allow(place, "PCI device", &format!("{}/{entry}", resolved.path), Access::R)?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// The VFIO group of a device. Where sysfs does not tell it, all groups are granted, as libvirt's
-/// helper always does, and a note says so.
+/// What is not there now may be in any group when it comes: as of USB devices, no rule is made.
+fn is_not_there(deriver: &mut Deriver<'_>, place: &Element<'_>, what: &str) {
+    let text = format!("{what} is not there: no rule is made for it");
+    deriver.note(NoteKind::MissingDevice, place, text);
+}
+
+/// The VFIO group of a device that is there. Only where sysfs cannot be looked into (another host's, or the helper under
+/// libvirt's own profile) all groups are granted, as libvirt's helper always does, and a note says so.
 fn vfio(deriver: &mut Deriver<'_>, place: &Element<'_>, sysfs: &str, what: &str) -> Result<(), Error> {
     deriver.uses(Feature::Vfio);
     deriver.allow(place, "VFIO", "/dev/vfio/vfio", Access::RW)?;
     if let Some(group) = sysfs::iommu_group(deriver.host, sysfs) {
         return deriver.allow(place, "VFIO group", &format!("/dev/vfio/{group}"), Access::RW);
+    }
+    let entries = deriver.host.entries(sysfs);
+    if !entries.is_empty() && !entries.iter().any(|entry| entry == "iommu_group") {
+        let text = format!("{what} has no IOMMU group: no rule is made for one");
+        deriver.note(NoteKind::MissingDevice, place, text);
+        return Ok(());
     }
     let text = format!("sysfs does not tell the IOMMU group of {what}: every VFIO group is granted");
     deriver.note(NoteKind::MissingDevice, place, text);
@@ -159,9 +181,14 @@ fn mdev(deriver: &mut Deriver<'_>, device: &Element<'_>, source: &Element<'_>) -
     let text = address.attr("uuid").unwrap_or_default();
     let uuid =
         aa_contract::Uuid::try_parse(text).map_err(|_| refuse(&address, Refusal::Uuid(text.to_owned())))?;
+    let what = format!("mediated device {uuid}");
+    if deriver.mediated_devices().lack(&uuid.to_string()) {
+        is_not_there(deriver, device, &what);
+        return Ok(());
+    }
     let resolved =
         deriver.resolve(source.into(), "mediated device", &format!("/sys/bus/mdev/devices/{uuid}"))?;
-    vfio(deriver, device, &resolved.path, &format!("mediated device {uuid}"))
+    vfio(deriver, device, &resolved.path, &what)
 }
 
 /// The generic node of a SCSI device, by the adapter's number and its address there.
@@ -340,6 +367,32 @@ mod tests {
         let capability = "<hostdev mode='capabilities' type='misc'><source><char>/dev/input/event3</char></source></hostdev>";
         same(&device_rules(capability), &[]);
         assert_eq!(device_notes(capability).len(), 1);
+    }
+
+    /// Whoever defines a guest chooses the address: every group for one that is not there would be any device of the host's.
+    #[test]
+    fn a_device_that_is_not_there_or_has_no_group_is_no_group() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "/sys/bus/pci/devices/0000:00:01.0/vendor", "0x8086\n");
+        let mdev = "<hostdev mode='subsystem' type='mdev' model='vfio-pci'><source><address uuid='53764d0e-85a0-42b4-af5c-2046b460b1dc'/></source></hostdev>";
+        let nvme = "<disk type='nvme'><source type='pci' namespace='1'><address bus='0x06' slot='0x12' function='0x5'/></source></disk>";
+        let interface = PCI
+            .replace("hostdev mode='subsystem' type='pci'", "interface type='hostdev'")
+            .replace("</hostdev>", "</interface>");
+        let iommufd = PCI.replace("<source>", "<driver name='vfio' iommufd='yes'/><source>");
+        for absent in [PCI, mdev, nvme, &interface, &iommufd] {
+            same(&on(root.path(), absent), &[]);
+            let noted = notes(&format!("<devices>{absent}</devices>"), root.path());
+            assert_eq!(noted, [aa_contract::NoteKind::MissingDevice], "{absent}");
+        }
+        // One that is there and has no group, as where the host has no IOMMU.
+        let there = PCI.replace("0x06", "0").replace("0x12", "1").replace("0x5", "0");
+        let files = [("/dev/vfio/vfio", "rw"), ("/sys/bus/pci/devices/0000:00:01.0/vendor", "r")];
+        same(&on(root.path(), &there), &files);
+        // Its group cannot be read.
+        write(root.path(), "/sys/bus/pci/devices/0000:00:01.0/iommu_group/x", "");
+        let [vfio, vendor] = files;
+        same(&on(root.path(), &there), &[vfio, vendor, ("/dev/vfio/[0-9]*", "rw")]);
     }
 
     #[test]

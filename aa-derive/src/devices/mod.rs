@@ -141,10 +141,42 @@ mod tests {
     }
 
     #[test]
+    fn an_emulator_in_the_guests_huge_pages_gets_no_rule() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "/proc/mounts", "none /huge hugetlbfs rw 0 0\n");
+        let with = |emulator: &str| {
+            let devices = format!("<devices><emulator>{emulator}</emulator></devices>");
+            rules("kvm", &format!("<memoryBacking><hugepages/></memoryBacking>{devices}"), root.path())
+        };
+        let own = ("/huge/libvirt/qemu/7-guest/{,**}", "rw");
+        same(&with("/huge/libvirt/qemu/7-guest/qemu-x"), &[own]);
+        same(&with("/opt/qemu-x"), &[own, ("/opt/qemu-x", "rmix")]);
+    }
+
+    #[test]
     fn nothing_is_both_written_and_executed() {
         let image = "/var/lib/libvirt/images/g.img";
         let disk = format!("<emulator>{image}</emulator><disk><source file='{image}'/></disk>");
         same(&device_rules(&disk), &[(image, "rwk")]);
+        // Nor where a pattern lets it write: a directory that it shares, or that is a disk.
+        let (inside, beside) = ("/srv/vm/qemu-x", "/srv/vmx/qemu-x");
+        for device in [
+            "<filesystem><source dir='/srv/vm'/></filesystem>",
+            "<filesystem><source dir='/srv'/></filesystem>",
+            "<disk type='dir'><source dir='/srv/vm'/></disk>",
+        ] {
+            let executed = |emulator: &str, device: &str| {
+                let devices = format!("<emulator>{emulator}</emulator>{device}");
+                let noted = device_notes(&devices).contains(&NoteKind::LeftOut);
+                let rules = device_rules(&devices);
+                let executed = rules.iter().any(|(path, access)| path == emulator && access == "rmix");
+                assert_ne!(noted, executed, "{devices}");
+                executed
+            };
+            assert!(!executed(inside, device), "{device}");
+            assert_eq!(executed(beside, device), !device.contains("'/srv'"), "{device}");
+            assert!(executed(inside, &device.replace("</", "<readonly/></")), "{device}");
+        }
         let known = "/usr/bin/qemu-system-x86_64";
         refusal(&format!("<emulator>{known}</emulator><disk><source file='{known}'/></disk>"));
     }

@@ -109,9 +109,12 @@ enum Need {
     File(Access),
     /// A directory with what is below it.
     Tree(Access),
-    /// A directory with what is below it, or one file: whichever is there.
-    Either(Access),
+    /// A memory file, or a directory in which QEMU makes such: whichever is there.
+    Memory(Access),
 }
+
+/// How the files begin that QEMU makes, and removes at once, where memory is to lie in a directory (QEMU: `-mem-path`).
+const MEMORY_FILES: &str = "qemu_back_mem.";
 
 const READ: Need = Need::File(Access::R);
 const WRITE: Need = Need::File(Access::W);
@@ -127,7 +130,7 @@ const PATHS: [(&str, &str, Need); 13] = [
     ("D", "log file", WRITE),
     ("pidfile", "pid file", Need::File(Access::RWK)),
     ("dump-vmstate", "state description", WRITE),
-    ("mem-path", "memory file", Need::Either(Access::RW)),
+    ("mem-path", "memory file", Need::Memory(Access::RW)),
     ("readconfig", "configuration", READ),
     ("writeconfig", "configuration", WRITE),
     ("bios", "firmware", READ),
@@ -442,10 +445,10 @@ impl Context<'_, '_, '_> {
             || self.deriver.host.resolve(path).is_ok_and(|resolved| resolved.kind == Kind::Directory);
         match need {
             Need::Tree(access) => self.deriver.grant_tree(self.at, what, path, access).map(drop),
-            Need::Either(access) if is_directory() => {
-                self.deriver.grant_tree(self.at, what, path, access).map(drop)
+            Need::Memory(access) if is_directory() => {
+                self.deriver.grant_called(self.at, what, path, MEMORY_FILES, access)
             }
-            Need::File(access) | Need::Either(access) => {
+            Need::File(access) | Need::Memory(access) => {
                 self.deriver.grant(self.at, what, path, access).map(drop)
             }
         }

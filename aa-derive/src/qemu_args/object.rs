@@ -82,7 +82,7 @@ pub(super) fn derive(context: &mut Context<'_, '_, '_>, text: &str) -> Result<()
         "memory-backend-file" => {
             let access = if options.is_on("readonly") { Access::R } else { Access::RW };
             context.deriver.uses(Feature::FileMemory);
-            context.take(&mut options, "mem-path", Need::Either(access))?;
+            context.take(&mut options, "mem-path", Need::Memory(access))?;
         }
         "memory-backend-epc" => {
             context.deriver.uses(Feature::Sgx);

@@ -11,8 +11,12 @@ use crate::{Error, Options, Refusal};
 /// A directory that stands for the host's root.
 fn host() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
-    for dir in ["srv/share", "sys/kernel/iommu_groups/7", "sys/bus/pci/devices/0000:01:00.0", "dev/hugepages"]
-    {
+    for dir in [
+        "srv/share",
+        "sys/kernel/iommu_groups/7",
+        "sys/bus/pci/devices/0000:01:00.0",
+        "dev/hugepages/libvirt/qemu/3-victim",
+    ] {
         fs::create_dir_all(root.path().join(dir)).unwrap();
     }
     fs::create_dir_all(root.path().join("dev/dri")).unwrap();
@@ -316,9 +320,11 @@ fn objects() {
     );
     check(
         &["-object", "memory-backend-file,id=m,size=1G,mem-path=/dev/hugepages"],
-        &["/dev/hugepages/ r", "/dev/hugepages/** rw"],
+        &["/dev/hugepages/qemu_back_mem.* rw"],
         &[],
     );
+    assert!(command_line(&["-object", "memory-backend-file,mem-path=/"]).is_err());
+    check(&["-mem-path", "/dev/hugepages"], &["/dev/hugepages/qemu_back_mem.* rw"], &[]);
     check(&["-object", "memory-backend-file,id=m,mem-path=/srv/m,readonly=on"], &["/srv/m r"], &[]);
     check(&["-object", r#"{"qom-type":"rng-random","id":"r"}"#], &["/dev/urandom r"], &[]);
     check(&["-object", "rng-random,id=r,filename=/dev/hwrng"], &["/dev/hwrng r"], &[]);
@@ -336,6 +342,9 @@ fn objects() {
     for value in [
         "memory-backend-file,mem-path=/etc/shadow",
         "memory-backend-file,mem-path=/dev/mem",
+        "memory-backend-file,mem-path=/etc",
+        "memory-backend-file,mem-path=/dev/hugepages/libvirt/qemu",
+        "memory-backend-file,mem-path=/dev/hugepages/libvirt/qemu/3-victim",
         "secret,file=/etc/shadow",
         "rng-random,filename=/dev/mem",
         "tls-creds-x509,dir=/etc",

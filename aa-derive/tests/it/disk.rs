@@ -258,6 +258,19 @@ fn a_network_disk_grants_its_clients_files_and_no_image() {
 }
 
 #[test]
+fn a_disk_over_tls_reads_its_certificates() {
+    let tls = |protocol: &str, tls: &str| {
+        device(&format!(
+            "<disk type='network'><source protocol='{protocol}' name='x' tls='{tls}'><host name='h'/></source></disk>"
+        ))
+    };
+    let fallback = "r glob:/etc/pki/qemu/{,**}";
+    assert_eq!(tls("nbd", "yes"), ["r glob:/etc/pki/libvirt-nbd/{,**}", fallback]);
+    assert_eq!(tls("vxhs", "yes"), ["r glob:/etc/pki/libvirt-vxhs/{,**}", fallback]);
+    assert_eq!(tls("nbd", "no"), [""; 0]);
+}
+
+#[test]
 fn other_kinds_of_source() {
     assert_eq!(
         device("<disk type='vhostuser'><source type='unix' path='/run/v.sock'/></disk>"),

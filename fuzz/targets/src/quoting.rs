@@ -57,11 +57,27 @@ fn literal(path: &LiteralPath) {
     assert!(aare::matches(&parts, format!("{dir}x").as_bytes()), "{below}");
     let beside = format!("{}x/x", dir.as_str().trim_end_matches('/'));
     assert!(dir.as_str() == "/" || !aare::matches(&parts, beside.as_bytes()), "{below} {beside}");
+    agree(&below, &parts, path.as_str());
+    agree(&below, &parts, &beside);
+}
+
+/// Both readings of a pattern match a path, or neither.
+fn agree(glob: &Glob, parts: &[aare::Part], path: &str) {
+    let Ok(path) = LiteralPath::new(path) else { return };
+    assert_eq!(glob.matches(&path), aare::matches(parts, path.as_str().as_bytes()), "{glob} {path}");
 }
 
 /// A pattern that is taken can be read, and its line gives it back.
 fn pattern(glob: Glob) {
     let parts = aare::parse(glob.as_str().as_bytes()).unwrap();
+    // Itself, and itself without what is syntax: some of these it matches.
+    let text = glob.as_str();
+    let plain = |out: &[char]| text.chars().filter(|c| !out.contains(c)).collect::<String>();
+    for path in
+        [text.to_owned(), plain(&['*', '?', '{', '}', ',']), plain(&['*', '[', ']', '^', '{', '}', ','])]
+    {
+        agree(&glob, &parts, &path);
+    }
     let rule = rule(Target::Glob(glob));
     let again = parse_rule(line(&rule).trim_end());
     match (aare::literal(&parts), again.map(|rule| rule.target)) {

@@ -47,8 +47,9 @@ const WIDER: [(&str, &str); 39] = [
 ];
 
 /// Families of what the original grants and we do not, and of refusals.
-const OTHERS: [&str; 30] = [
+const OTHERS: [&str; 32] = [
     "narrow-names",
+    "vfio-groups",
     "vhost-net-for-taps",
     "tpm-version",
     "tpm-state-elsewhere",
@@ -72,6 +73,7 @@ const OTHERS: [&str; 30] = [
     "first-console",
     "unbound-prefixes",
     "files-of-daemons",
+    "host-services",
     "root-directory",
     "shared-firmware",
     "virtual-machine-types",
@@ -130,6 +132,10 @@ pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option
         Some("narrow-names")
     } else if pattern == "/dev/vhost-net" && !record.uses().contains(&Feature::VhostNet) {
         Some("vhost-net-for-taps")
+    } else if pattern == "/dev/vfio/[0-9]*" && has(record, "/dev/vfio/vfio")
+        || pattern.starts_with("/dev/vfio/") && lacks_a_vfio_device(record)
+    {
+        Some("vfio-groups")
     } else if pattern.contains("/(null)/") {
         Some("tpm-version")
     } else if pattern.starts_with("/var/lib/libvirt/swtpm/") && rules_from(record, "tpm", "backend/source") {
@@ -179,6 +185,14 @@ fn has_literally(record: &Derived, pattern: &str) -> bool {
 /// What the notes of a kind say.
 fn notes(record: &Derived, kind: NoteKind) -> impl Iterator<Item = &str> {
     record.notes().iter().filter(move |note| note.kind == kind).map(|note| note.text.as_str())
+}
+
+/// Whether a device that would be given to VFIO is not on this host.
+fn lacks_a_vfio_device(record: &Derived) -> bool {
+    notes(record, NoteKind::MissingDevice).any(|note| {
+        ["PCI device ", "mediated device "].iter().any(|what| note.starts_with(what))
+            && note.ends_with(" is not there: no rule is made for it")
+    })
 }
 
 /// Whether a container has a device that only virtual machines have.
@@ -279,6 +293,12 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         .any(|dir| errors.contains(&format!(": refuse {dir}")))
     {
         Some("files-of-daemons")
+    } else if errors.contains(": single /dev")
+        || ["/dev/", "/root/", "/run/", "/usr/", "/var/", "**/"]
+            .iter()
+            .any(|dir| errors.contains(&format!(": refuse {dir}")))
+    {
+        Some("host-services")
     } else if errors.contains(": devices/console[1]/source asks for") {
         Some("first-console")
     } else if errors.contains(": read /") {
