@@ -6,6 +6,8 @@ mod contract;
 #[cfg(test)]
 mod documents;
 mod faults;
+#[cfg(test)]
+mod hostile;
 mod many;
 mod messages;
 mod names;
