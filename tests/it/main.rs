@@ -8,6 +8,7 @@ mod documents;
 mod faults;
 #[cfg(test)]
 mod hostile;
+mod landlock;
 mod many;
 mod messages;
 mod names;
