@@ -58,6 +58,19 @@ fn one_bad_domain_does_not_stop_a_pipe() {
     assert_eq!(rendered.lines().count(), 2);
 }
 
+/// In one run two guests of one UUID are refused (aa-render's own tests); in two the second is what the first is called now.
+#[test]
+fn a_guest_that_is_called_otherwise_has_its_profile_and_none_of_its_old_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().join("libvirt-a22e3930-d87a-584e-22b2-1d8950212bac.files");
+    for (name, other) in [("testqemu", "renamed"), ("renamed", "testqemu")] {
+        let record = output(&mut tool("aa-derive"), &testqemu().replace("testqemu", name));
+        output(tool("aa-render").arg("--dir").arg(dir.path()), &record);
+        let text = std::fs::read_to_string(&files).unwrap();
+        assert!(text.contains(&format!("/{name}.log\"")) && !text.contains(other), "{text}");
+    }
+}
+
 #[test]
 #[ignore = "needs apparmor_parser"]
 fn each_fixture_compiles() {
