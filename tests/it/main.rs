@@ -13,4 +13,6 @@ mod many;
 mod messages;
 mod names;
 mod pipeline;
+#[cfg(test)]
+mod readme;
 mod tools;
