@@ -11,6 +11,7 @@ mod hostile;
 mod landlock;
 mod many;
 mod messages;
+mod mounts;
 mod names;
 mod pipeline;
 #[cfg(test)]

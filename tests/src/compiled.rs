@@ -10,6 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+/// In the automaton of the other rules: where those for mounts begin, and the permission to make one.
+const MOUNT_CLASS: u8 = 7;
+const MAY_MOUNT: u32 = 0x2;
 /// Permission bits of an accept word.
 pub const WRITE: u32 = 0x2;
 /// As [`WRITE`].
@@ -94,6 +97,23 @@ fn file_automaton(compiled: &[u8]) -> (usize, usize) {
     let at = compiled.windows(name.len()).rposition(|window| window == name).unwrap();
     let magic = MAGIC.to_be_bytes();
     (at, at + compiled[at..].windows(4).position(|window| window == magic).unwrap())
+}
+
+/// Whether a compiled profile allows mount(2) on `target`, with `flags` as that call takes them; a bind mount has no type, a remount
+/// no source either. It is matched as by the kernel's `security/apparmor/mount.c`, but for a file system's own options.
+///
+/// # Panics
+/// It has no rules but those of files, or is none in the form that is read here.
+pub fn allows_mount(compiled: &[u8], target: &str, source: &str, kind: &str, flags: u32) -> bool {
+    let name = b"policydb\0";
+    let at = compiled.windows(name.len()).position(|window| window == name).unwrap();
+    let magic = MAGIC.to_be_bytes();
+    let start = at + compiled[at..].windows(4).position(|window| window == magic).unwrap();
+    let rules = FileDfa::read(&compiled[start..]);
+    let flags = (0..32).filter(|bit| flags >> bit & 1 != 0).map(|bit| bit + 1);
+    let text =
+        [&[MOUNT_CLASS], target.as_bytes(), &[0], source.as_bytes(), &[0], kind.as_bytes(), &[0]].concat();
+    rules.accepted(&text.into_iter().chain(flags).collect::<Vec<_>>()) & MAY_MOUNT != 0
 }
 
 /// A number of so many bytes, as an automaton has it.
