@@ -1,6 +1,7 @@
 # A container's profile.
 
-case_a_container_is_confined() {
+# make_container: a container and its profile in the kernel. Sets UUID and PROFILE.
+make_container() {
     UUID=$(new_uuid)
     PROFILE=libvirt-$UUID
     mkdir -p /srv/container
@@ -17,6 +18,10 @@ case_a_container_is_confined() {
 </domain>
 XML
     confine_guest lxc.xml
+}
+
+case_a_container_is_confined() {
+    make_container
     [ "$(jq -r .template derived.json)" = lxc ]
     [ "$(mode_of "$PROFILE")" = enforce ]
     aa-confine --uuid "$UUID" -- /usr/bin/sleep 30 &
@@ -31,4 +36,48 @@ XML
     says "$stderr" 'Permission denied'
     # A rule that denies leaves no record. The twin: it is the profile that denies it, and not the file's mode.
     expect 0 /usr/bin/dd if=/dev/null of=/proc/sysrq-trigger
+}
+
+# in_container ATTEMPT: of the probe's, under the container's profile, in a mount namespace that ends with it.
+in_container() {
+    unshare -m aa-confine --uuid "$UUID" -- /tests/probe "$1"
+}
+
+# In a mount namespace whose /etc/apparmor.d has none of libvirt's policy, so that ours serves.
+own_mounts() {
+    local dir=$PWD/place type attempt
+    mkdir -p place from
+    make_container
+    # The rules of our own abstraction, and not libvirt's.
+    grep -F 'deny mount fstype=[^cdhmoprst]*,' "$PROFILES/$PROFILE"
+    for attempt in "mount-as:tmpfs:rw:none:$dir" "mount-as:tmpfs:ro:none:$dir" "mount-as:proc:rw:proc:$dir" \
+        "mount-as:none:bind:$PWD/from:$dir"; do
+        expect 0 in_container "$attempt"
+    done
+    for type in securityfs debugfs tracefs pstore; do
+        attempt=mount-as:$type:rw:none:$dir
+        expect 1 in_container "$attempt"
+        says "$stdout" 'Permission denied'
+        # The twin: it is the profile that denies it.
+        expect 0 unshare -m /tests/probe "$attempt"
+    done
+    # What needs a device or a server, by a source that is none. AppArmor is asked first; without the profile it is the file
+    # system that fails. Plain mounts are what releases of the parser before 4.0 let through by rules of other mounts.
+    for attempt in "mount-as:ext4:rw:none:$dir" "mount-as:ext4:ro:none:$dir" "mount-as:btrfs:ro:none:$dir" \
+        "mount-as:fuse:rw:none:$dir" "mount-as:nfs:rw:none:$dir"; do
+        expect 1 in_container "$attempt"
+        says "$stdout" 'Permission denied'
+        expect 1 unshare -m /tests/probe "$attempt"
+        [[ $stdout != *'Permission denied'* ]] || fail "denied without the profile: $stdout"
+    done
+}
+
+case_own_rules_for_mounts_hold() {
+    printf '%s\n' 'set -eEuo pipefail
+        cp -a /etc/apparmor.d policy
+        rm -rf policy/libvirt policy/abstractions/libvirt-* policy/local policy/usr.*
+        mkdir -p policy/libvirt policy/local
+        mount --bind policy /etc/apparmor.d' >own
+    printf '. /tests/lib.sh own_mounts %q\n' "$file" >>own
+    unshare -m bash own
 }

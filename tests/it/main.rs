@@ -6,8 +6,14 @@ mod contract;
 #[cfg(test)]
 mod documents;
 mod faults;
+#[cfg(test)]
+mod hostile;
+mod landlock;
 mod many;
 mod messages;
+mod mounts;
 mod names;
 mod pipeline;
+#[cfg(test)]
+mod readme;
 mod tools;

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
+
+use aa_tests::directory_in_memory;
 
 use crate::tools::{testqemu, tool};
 
@@ -31,9 +32,8 @@ struct Ran {
 
 /// `aa-derive DIR | aa-render | aa-load --dry-run` over so many domains, of which the one in the middle is bad.
 fn pipe(count: usize) -> Ran {
-    // In memory where that can be had: it is about the tools, not about the disk.
-    let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    // It is about the tools, not about the disk.
+    let dir = directory_in_memory();
     let at = |path: &str| dir.path().join(path);
     for made in
         ["xml", "profiles", "base", "fs/apparmor/policy/profiles", "fs/apparmor/features/policy", "proc"]

@@ -1,45 +1,13 @@
 //! Domain XML all the way to text that the real parser takes.
 
-use std::process::Command;
+use aa_tests::compiled::compile_text;
 
-use proptest::prelude::*;
-
-use crate::tools::{escaped, output, run, testqemu, tool};
+use crate::tools::{output, run, testqemu, tool};
 
 /// The whole profile of a domain.
 fn profile(xml: &str) -> String {
     let record = output(&mut tool("aa-derive"), xml);
     output(tool("aa-render").arg("--stdout"), &record)
-}
-
-/// The parser, compiling for nobody: no kernel, no cache, features given.
-fn parser() -> Command {
-    let mut command = Command::new("/usr/sbin/apparmor_parser");
-    command.args([
-        "--config-file",
-        "/dev/null",
-        "--policy-features",
-        "/usr/share/apparmor-features/features",
-    ]);
-    command.args(["--kernel-features", "/usr/share/apparmor-features/features"]);
-    command.args(["--skip-kernel-load", "--skip-cache"]);
-    command
-}
-
-/// A domain whose name, disk, share, serial port and smartcard database hold this text.
-fn hostile(text: &str) -> String {
-    let escaped = escaped(text);
-    testqemu()
-        .replace("<name>testqemu</name>", &format!("<name>n{escaped}</name>"))
-        .replace("/var/lib/libvirt/images/testqemu.img", &format!("/srv/{escaped}"))
-        .replace(
-            "</devices>",
-            &format!(
-                "<filesystem><source dir='/srv/d{escaped}'/><target dir='t'/></filesystem>\
-                 <serial type='file'><source path='/srv/s{escaped}'/></serial>\
-                 <smartcard mode='host-certificates'><database>/srv/c{escaped}</database></smartcard></devices>"
-            ),
-        )
 }
 
 #[test]
@@ -90,6 +58,19 @@ fn one_bad_domain_does_not_stop_a_pipe() {
     assert_eq!(rendered.lines().count(), 2);
 }
 
+/// In one run two guests of one UUID are refused (aa-render's own tests); in two the second is what the first is called now.
+#[test]
+fn a_guest_that_is_called_otherwise_has_its_profile_and_none_of_its_old_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().join("libvirt-a22e3930-d87a-584e-22b2-1d8950212bac.files");
+    for (name, other) in [("testqemu", "renamed"), ("renamed", "testqemu")] {
+        let record = output(&mut tool("aa-derive"), &testqemu().replace("testqemu", name));
+        output(tool("aa-render").arg("--dir").arg(dir.path()), &record);
+        let text = std::fs::read_to_string(&files).unwrap();
+        assert!(text.contains(&format!("/{name}.log\"")) && !text.contains(other), "{text}");
+    }
+}
+
 #[test]
 #[ignore = "needs apparmor_parser"]
 fn each_fixture_compiles() {
@@ -102,7 +83,7 @@ fn each_fixture_compiles() {
             continue;
         }
         let profile = output(tool("aa-render").arg("--stdout"), &String::from_utf8(derived.stdout).unwrap());
-        output(&mut parser(), &profile);
+        compile_text(profile).unwrap();
         compiled += 1;
     }
     assert!(compiled >= 2);
@@ -112,33 +93,5 @@ fn each_fixture_compiles() {
 #[ignore = "needs apparmor_parser"]
 fn a_broken_profile_does_not_compile() {
     let broken = profile(&testqemu()).replace("\"/var/lib/libvirt/images/testqemu.img\" rwk,", "\"/var rwk,");
-    assert!(!run(&mut parser(), &broken).status.success());
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    /// Whatever stands in names and paths, the profile compiles, is no other profile, and has as many
-    /// statements as the same domain with harmless ones.
-    #[test]
-    #[ignore = "needs apparmor_parser"]
-    fn hostile_text_adds_no_statement(text in "[ -~äé日\\t]{1,40}") {
-        let text = text.replace('/', "_");
-        prop_assume!(!text.trim().is_empty() && text.trim() == text);
-        let named = run(&mut tool("aa-derive"), &hostile(&text));
-        if named.status.code() == Some(1) {
-            // A control character in the name.
-            prop_assert!(text.contains('\t'), "{}", String::from_utf8_lossy(&named.stderr));
-            return Ok(());
-        }
-        let evil = profile(&hostile(&text));
-        let harmless = profile(&hostile("x"));
-        let statements = |profile: &str| profile.lines().filter(|line| line.ends_with(',')).count();
-        prop_assert_eq!(statements(&evil), statements(&harmless));
-        let names = output(parser().arg("--names"), &evil);
-        // The second is passt's, of our own abstraction.
-        let name = "libvirt-a22e3930-d87a-584e-22b2-1d8950212bac";
-        prop_assert_eq!(names.trim(), format!("{name}\n{name}//passt"));
-        output(&mut parser(), &evil);
-    }
+    assert!(compile_text(broken).is_err());
 }

@@ -10,12 +10,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+/// In the automaton of the other rules: where those for mounts begin, and the permission to make one.
+const MOUNT_CLASS: u8 = 7;
+const MAY_MOUNT: u32 = 0x2;
 /// Permission bits of an accept word.
 pub const WRITE: u32 = 0x2;
 /// As [`WRITE`].
 pub const READ: u32 = 0x4;
-/// The permission bits, from right to left.
-const LETTERS: [char; 7] = ['x', 'w', 'r', 'a', 'l', 'k', 'm'];
+/// The letters of the permission bits, from right to left.
+pub const LETTERS: [char; 7] = ['x', 'w', 'r', 'a', 'l', 'k', 'm'];
 /// How a program is executed, above the permission bits.
 const EXEC_KIND: u32 = 0x3f80;
 const MAGIC: u32 = 0x1B5E_783D;
@@ -62,6 +65,62 @@ pub fn compile_text(text: impl AsRef<[u8]>) -> Result<Vec<u8>, String> {
     compile(file.path())
 }
 
+/// A compiled profile and the profiles inside it, each by itself.
+pub fn profiles(compiled: &[u8]) -> Vec<&[u8]> {
+    let starts: Vec<usize> = heads(compiled).chain([compiled.len()]).collect();
+    starts.windows(2).map(|pair| &compiled[pair[0]..pair[1]]).collect()
+}
+
+/// One of [`profiles`] without the automaton of its file rules: its name and flags, its capabilities, its rules for networks, mounts,
+/// signals and the rest.
+///
+/// # Panics
+/// It is none in the form that is read here.
+pub fn beside_files(compiled: &[u8]) -> Vec<u8> {
+    let (name, start) = file_automaton(compiled);
+    let size = number(compiled, start + 8, 4) as usize;
+    [&compiled[..name], &compiled[start + size..]].concat()
+}
+
+/// Where each profile of a stream begins.
+fn heads(compiled: &[u8]) -> impl Iterator<Item = usize> {
+    let head = b"\x04\x08\0version\0";
+    compiled.windows(head.len()).enumerate().filter(move |(_, window)| window == head).map(|(at, _)| at)
+}
+
+/// Where the automaton of a profile's file rules is: its name in the stream, and its head. It is the last of the profile;
+/// profiles inside it are left out.
+fn file_automaton(compiled: &[u8]) -> (usize, usize) {
+    let end = heads(compiled).nth(1).unwrap_or(compiled.len());
+    let compiled = &compiled[..end];
+    let name = b"aadfa\0";
+    let at = compiled.windows(name.len()).rposition(|window| window == name).unwrap();
+    let magic = MAGIC.to_be_bytes();
+    (at, at + compiled[at..].windows(4).position(|window| window == magic).unwrap())
+}
+
+/// Whether a compiled profile allows mount(2) on `target`, with `flags` as that call takes them; a bind mount has no type, a remount
+/// no source either. It is matched as by the kernel's `security/apparmor/mount.c`, but for a file system's own options.
+///
+/// # Panics
+/// It has no rules but those of files, or is none in the form that is read here.
+pub fn allows_mount(compiled: &[u8], target: &str, source: &str, kind: &str, flags: u32) -> bool {
+    let name = b"policydb\0";
+    let at = compiled.windows(name.len()).position(|window| window == name).unwrap();
+    let magic = MAGIC.to_be_bytes();
+    let start = at + compiled[at..].windows(4).position(|window| window == magic).unwrap();
+    let rules = FileDfa::read(&compiled[start..]);
+    let flags = (0..32).filter(|bit| flags >> bit & 1 != 0).map(|bit| bit + 1);
+    let text =
+        [&[MOUNT_CLASS], target.as_bytes(), &[0], source.as_bytes(), &[0], kind.as_bytes(), &[0]].concat();
+    rules.accepted(&text.into_iter().chain(flags).collect::<Vec<_>>()) & MAY_MOUNT != 0
+}
+
+/// A number of so many bytes, as an automaton has it.
+fn number(blob: &[u8], at: usize, size: usize) -> u32 {
+    blob[at..at + size].iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte))
+}
+
 /// The automaton of a profile's file rules.
 #[derive(Debug)]
 pub struct FileDfa {
@@ -73,27 +132,16 @@ pub struct FileDfa {
 }
 
 impl FileDfa {
-    /// The last automaton of a compiled profile is that of its file rules. Profiles inside it follow, each with a
-    /// head of its own, and are left out.
+    /// That of a compiled profile.
     ///
     /// # Panics
     /// It is none in the form that is read here.
     pub fn of(compiled: &[u8]) -> Self {
-        let head = b"version\0";
-        let mut heads = compiled.windows(head.len()).enumerate().filter(|(_, window)| window == head);
-        let end = heads.nth(1).map_or(compiled.len(), |(at, _)| at);
-        let compiled = &compiled[..end];
-        let name = b"aadfa\0";
-        let at = compiled.windows(name.len()).rposition(|window| window == name).unwrap();
-        let magic = MAGIC.to_be_bytes();
-        let start = at + compiled[at..].windows(4).position(|window| window == magic).unwrap();
-        Self::read(&compiled[start..])
+        Self::read(&compiled[file_automaton(compiled).1..])
     }
 
     fn read(blob: &[u8]) -> Self {
-        let number = |at: usize, size: usize| {
-            blob[at..at + size].iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte))
-        };
+        let number = |at, size| number(blob, at, size);
         let (mut at, size) = (number(4, 4) as usize, number(8, 4) as usize);
         assert_eq!(number(12, 2), 0, "an automaton of another form");
         let mut tables: [Vec<u32>; 9] = Default::default();

@@ -25,6 +25,12 @@ use serde::Deserialize;
 use crate::report::{Outcome, Tally, say};
 use crate::{process, setup, workspace};
 
+/// The domains of this repository, which are changed.
+const OWN: [&str; 2] = ["tests/fixtures/domains", "fuzz/seeds/domain"];
+/// How many of them each run compares, and where it starts, so that each is as the one before.
+const CHANGED: usize = 300;
+const SEED: u64 = 1;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A folder with xml/ and expected.jsonl, the recorded answers of the original
@@ -96,7 +102,19 @@ pub(crate) fn compare(corpus: Option<&Path>, helper: Option<&Path>) -> Result<Ta
     table.check_document(&root.join("docs/differences.md"))?;
     let mut tally = table.print()?;
     tally += skipped;
+    tally += changed(&original)?;
     Ok(tally)
+}
+
+/// Compares a few hundred changed domains, the same each time and on each machine: the short run of [`search`].
+fn changed(original: &original::Original) -> Result<Tally> {
+    let herd = herd(&OWN)?;
+    let findings = workspace::scratch("differential")?;
+    say!("{CHANGED} changes of the {} domains in {}:", herd.len(), OWN.join(" and "))?;
+    let mut numbers = Numbers::new(SEED);
+    let (table, died) = compare_changed(original, &herd, &mut numbers, &findings, |count| count < CHANGED)?;
+    say!("the original died of {died}")?;
+    table.print()
 }
 
 /// Compares changed domains until the time is over. Those that show a difference which no family explains are put
@@ -105,23 +123,45 @@ pub(crate) fn compare(corpus: Option<&Path>, helper: Option<&Path>) -> Result<Ta
 /// # Errors
 /// The original cannot be had or started.
 pub(crate) fn search(seconds: u64, findings: &Path) -> Result<Tally> {
-    let root = workspace::root()?;
     let original = original::Original::of_debian()?;
-    let (options, host) = (Options::new(PathPolicy::parse(path_policy::DEFAULT)?), Files::new("/")?);
+    let herd = herd(&[&OWN[..], &["../shared/corpus/xml"]].concat())?;
+    // From another place each time, or a second hour would be the first one again.
+    let mut numbers = Numbers::new(RandomState::new().hash_one(()));
+    let (started, before, limit) = (Instant::now(), processor_time()?, Duration::from_secs(seconds));
+    let (table, died) =
+        compare_changed(&original, &herd, &mut numbers, findings, |_| started.elapsed() < limit)?;
+    let took = processor_time()?.saturating_sub(before).as_secs();
+    say!("{} real domains, changed; the original died of {died}; {took} s of a processor", herd.len())?;
+    table.print()
+}
+
+/// The domains in these folders, where they are there.
+fn herd(folders: &[&str]) -> Result<mutate::Herd> {
     let mut herd = mutate::Herd::default();
-    for folder in ["tests/fixtures/domains", "fuzz/seeds/domain", "../shared/corpus/xml"] {
-        let files = walkdir::WalkDir::new(root.join(folder)).sort_by_file_name();
+    for folder in folders {
+        let files = walkdir::WalkDir::new(workspace::root()?.join(folder)).sort_by_file_name();
         for file in files.into_iter().filter_map(Result::ok).filter(|file| file.file_type().is_file()) {
             herd.add(&String::from_utf8_lossy(&std::fs::read(file.path())?));
         }
     }
-    // From another place each time, or a second hour would be the first one again.
-    let (mut numbers, mut table) = (Numbers::new(RandomState::new().hash_one(())), Table::default());
-    let (started, before, limit) = (Instant::now(), processor_time()?, Duration::from_secs(seconds));
+    Ok(herd)
+}
+
+/// Changes and compares for as long as `goes_on`, which is told how many there were. Gives the differences, and of how many the
+/// original died.
+fn compare_changed(
+    original: &original::Original,
+    herd: &mutate::Herd,
+    numbers: &mut Numbers,
+    findings: &Path,
+    goes_on: impl Fn(usize) -> bool,
+) -> Result<(Table, usize)> {
+    let (options, host) = (Options::new(PathPolicy::parse(path_policy::DEFAULT)?), Files::new("/")?);
     let input = tempfile::NamedTempFile::new()?;
+    let mut table = Table::default();
     let (mut died, mut shown) = (0, 0);
-    while started.elapsed() < limit {
-        let Some(xml) = herd.changed(&mut numbers) else { bail!("there is no domain to change") };
+    while goes_on(table.domains + died) {
+        let Some(xml) = herd.changed(numbers) else { bail!("there is no domain to change") };
         std::fs::write(input.path(), &xml)?;
         // The original does not survive every document.
         let Ok(answer) = original.ask(input.path()) else {
@@ -130,13 +170,13 @@ pub(crate) fn search(seconds: u64, findings: &Path) -> Result<Tally> {
         };
         table.compare(&answer, derive(xml.as_bytes(), &options, &host).map_err(|error| error.to_string()));
         if table.unexplained.len() > shown {
-            std::fs::write(findings.join(format!("{}-{shown}.xml", std::process::id())), &xml)?;
+            let finding = findings.join(format!("{}-{shown}.xml", std::process::id()));
+            std::fs::write(&finding, &xml)?;
+            say!("found: {}", finding.display())?;
             shown = table.unexplained.len();
         }
     }
-    let took = processor_time()?.saturating_sub(before).as_secs();
-    say!("{} real domains, changed; the original died of {died}; {took} s of a processor", herd.len())?;
-    table.print()
+    Ok((table, died))
 }
 
 /// That of this process, which derives, and of the original each time it was asked.
@@ -326,12 +366,6 @@ fn ours(output: &Output) -> Result<Result<Derived, String>> {
         (Some(1), "") => Ok(Err(errors.into_owned())),
         _ => bail!("{} with {} bytes of output: {}", output.status, line.len(), errors.trim_end()),
     }
-}
-
-/// Asks whether a tool starts at all, so that a missing library is an error and not a difference.
-fn starts(command: &mut Command) -> bool {
-    process::passes(command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()))
-        .unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::report::{self, Outcome, Tally, say};
 use crate::{differential, process, setup, workspace};
 
-/// The release that is used.
+/// The release that is used, and the Rust that builds it: its lock has cargo-platform 0.3.3, which is of later date than our own.
 const CARGO_FUZZ: &str = "0.13.2";
+const CARGO_FUZZ_RUST: &str = "1.91";
 /// What cargo-fuzz builds for, unless it is told otherwise.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// Longest input, in bytes: room for a document, and for a header with its descriptor.
@@ -52,7 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     if chosen.is_empty() {
         bail!("no target has \"{}\" in its name", args.filter);
     }
-    let cargo_fuzz = workspace::cargo_tool("cargo-fuzz", CARGO_FUZZ)?;
+    let cargo_fuzz = workspace::cargo_tool("cargo-fuzz", CARGO_FUZZ).with_context(|| {
+        format!("cargo-fuzz {CARGO_FUZZ} is built with Rust {CARGO_FUZZ_RUST} or later; all else needs no newer Rust than the tools")
+    })?;
     say!("fuzz: building the targets")?;
     // The stable compiler takes the options that cargo-fuzz needs where RUSTC_BOOTSTRAP is set. There is no
     // sanitizer, since nothing of this project is unsafe.

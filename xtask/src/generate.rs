@@ -85,3 +85,29 @@ fn dependencies() -> Result<String> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first words of the rows of CONTRIBUTING.md's table, and what the workspace depends on besides its own crates.
+    #[test]
+    fn contributing_says_why_of_each_direct_dependency() {
+        let read = |path: &str| fs::read_to_string(workspace::root().unwrap().join(path)).unwrap();
+        let text = read("CONTRIBUTING.md");
+        let (_, section) = text.split_once("\n## Dependencies\n").unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let mut told: Vec<&str> =
+            rows.flat_map(|cell| cell.split(", ")).filter(|name| *name != "crate").collect();
+        told.sort_unstable();
+        let manifest = read("Cargo.toml");
+        let (_, section) = manifest.split_once("\n[workspace.dependencies]\n").unwrap();
+        let lines = section.lines().take_while(|line| !line.is_empty());
+        let mut wanted: Vec<&str> = lines
+            .filter(|line| !line.contains("path = "))
+            .filter_map(|line| Some(line.split_once(" = ")?.0))
+            .collect();
+        wanted.sort_unstable();
+        assert!(wanted.len() > 10 && told == wanted, "told {told:?}, wanted {wanted:?}");
+    }
+}

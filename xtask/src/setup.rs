@@ -74,33 +74,56 @@ fn installed(package: &str) -> Result<bool> {
     Ok(status.stdout == b"installed")
 }
 
+/// The version of a package that is installed.
+///
+/// # Errors
+/// There is none, or no dpkg.
+pub(crate) fn version(package: &str) -> Result<String> {
+    let format = "--showformat=${db:Status-Status} ${Version}";
+    let told = process::output(Command::new("dpkg-query").args(["--show", format, package]))?;
+    let told = String::from_utf8(told)?;
+    told.strip_prefix("installed ")
+        .map(str::to_owned)
+        .with_context(|| format!("{package} is not installed: {told}"))
+}
+
 fn install(packages: &[&str]) -> Result<()> {
     for (package, purpose) in PACKAGES {
         if packages.contains(&package) {
             say!("setup: installing {package}: it {purpose}")?;
         }
     }
+    update()?;
+    let mut install = apt_get()?;
+    process::run(install.args(["--quiet=2", "--yes", "--no-install-recommends", "install"]).args(packages))
+}
+
+/// Fetches the lists of the packages that there are.
+///
+/// # Errors
+/// There is neither root nor sudo, or apt-get fails.
+pub(crate) fn update() -> Result<()> {
+    say!("setup: fetching the lists of packages")?;
+    process::run(apt_get()?.args(["--quiet=2", "update"]))
+}
+
+/// apt-get as root.
+fn apt_get() -> Result<Command> {
     let root = is_root();
     if !root
         && !process::passes(Command::new("sudo").arg("--version").stdout(std::process::Stdio::null()))
             .unwrap_or(false)
     {
-        bail!("run as root, or install sudo, to install: {}", packages.join(" "));
+        bail!("apt-get needs root: run this as root, or install sudo");
     }
+    let mut command = Command::new(if root { "apt-get" } else { "sudo" });
     if !root {
         say!("setup: through sudo, as this is not root")?;
+        // sudo does not hand on the environment.
+        command.args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
     }
-    let as_root = || {
-        let mut command = Command::new(if root { "apt-get" } else { "sudo" });
-        if !root {
-            // sudo does not hand on the environment.
-            command.args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-        }
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    };
-    process::run(as_root().args(["--quiet=2", "update"]))?;
-    process::run(as_root().args(["--quiet=2", "--yes", "--no-install-recommends", "install"]).args(packages))
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    Ok(command)
 }
 
 pub(crate) fn is_root() -> bool {

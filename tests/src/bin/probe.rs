@@ -65,9 +65,24 @@ fn try_one(attempt: &str, after: &[String]) -> Result<(), Box<dyn Error>> {
         "mount" => {
             mount(Some("none"), Path::new(object), Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
         }
+        "mount-as" => mount_as(object)?,
         _ => return Err("no such attempt".into()),
     }
     Ok(())
+}
+
+/// `TYPE:HOW:FROM:DIR` by mount(2) itself, which mount(8) no longer calls everywhere; HOW is rw, ro or bind, whose type says nothing.
+fn mount_as(words: &str) -> Result<(), Box<dyn Error>> {
+    let [kind, how, from, dir] = *words.splitn(4, ':').collect::<Vec<_>>() else {
+        return Err("TYPE:HOW:FROM:DIR".into());
+    };
+    let flags = match how {
+        "rw" => MsFlags::empty(),
+        "ro" => MsFlags::MS_RDONLY,
+        "bind" => MsFlags::MS_BIND,
+        _ => return Err("rw, ro or bind".into()),
+    };
+    Ok(mount(Some(from), Path::new(dir), Some(kind), flags, None::<&str>)?)
 }
 
 /// Asks the kernel for a change of this thread's profile.

@@ -6,12 +6,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Answer, Grant, starts};
-use crate::process;
-use crate::workspace;
+use super::{Answer, Grant};
+use crate::{process, setup, workspace};
 
 /// The packages that have held the helper: Debian 12's, and what later releases split off.
 const PACKAGES: [&str; 3] = ["libvirt-daemon", "libvirt-daemon-common", "libvirt-daemon-system"];
+/// The library that the helper is linked with; only that of its own version has what it asks for.
+const LIBRARY: &str = "libvirt0";
 const INSTALLED: &str = "usr/lib/libvirt/virt-aa-helper";
 const POLICY: &str = "etc/apparmor.d/libvirt";
 
@@ -27,10 +28,11 @@ impl Original {
 
     /// The one out of the distribution's package.
     pub(super) fn of_debian() -> Result<Self> {
-        let program = unpacked()?.join(INSTALLED);
-        if !starts(Command::new(&program).arg("--help")) {
-            bail!("{} does not start", program.display());
-        }
+        let dir = unpacked()?;
+        let program = dir.join(INSTALLED);
+        process::output(Command::new(&program).arg("--help")).with_context(|| {
+            format!("libvirt's own helper does not start; without {} it is fetched again", dir.display())
+        })?;
         Ok(Self { program })
     }
 
@@ -71,29 +73,57 @@ pub(super) fn policy() -> Result<PathBuf> {
     Ok(unpacked()?.join(POLICY))
 }
 
-/// The packages, unpacked under target/ and not installed: nothing of them is started as a service.
+/// The packages, unpacked under target/ and not installed: nothing of them is started as a service. They are those of the
+/// libvirt0 that is installed, since the helper starts with no other.
 fn unpacked() -> Result<PathBuf> {
     let dir = workspace::scratch("original")?;
-    let complete = || dir.join(INSTALLED).exists() && dir.join(POLICY).join("TEMPLATE.qemu").exists();
-    if complete() {
+    let version = setup::version(LIBRARY)?;
+    let has_all = || dir.join(INSTALLED).exists() && dir.join(POLICY).join("TEMPLATE.qemu").exists();
+    let stamp = dir.join("version");
+    if has_all() && std::fs::read_to_string(&stamp).is_ok_and(|of| of == version) {
         return Ok(dir);
     }
+    // Nothing of another version, or of a run that was cut short, is left among them.
+    std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    workspace::scratch("original")?;
+    let mut refused = download(&version, &dir)?;
+    if !has_all() {
+        // An image may have its packages and no lists of any, or lists that are old.
+        setup::update().with_context(|| refused.join("\n"))?;
+        refused = download(&version, &dir)?;
+    }
+    if !has_all() {
+        bail!(
+            "libvirt's helper and templates of version {version} are not in {}; where a newer one is in the archive, install its \
+             {LIBRARY}. {}",
+            PACKAGES.join(", "),
+            refused.join("\n")
+        );
+    }
+    std::fs::write(&stamp, version).with_context(|| stamp.display().to_string())?;
+    Ok(dir)
+}
+
+/// Unpacks those of the packages in `dir` that there are, and gives what apt-get says of the others: which of them there are
+/// depends on the release.
+fn download(version: &str, dir: &Path) -> Result<Vec<String>> {
+    let mut refused = Vec::new();
     for package in PACKAGES {
         let mut download = Command::new("apt-get");
-        download.args(["--quiet", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(&dir);
-        // Which of them there are depends on the release.
-        if process::output(&mut download).is_err() {
+        download
+            .args(["--quiet", "-o", "APT::Sandbox::User=root", "download", &format!("{package}={version}")])
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir(dir);
+        if let Err(error) = process::output(&mut download) {
+            refused.push(error.to_string());
             continue;
         }
-        for deb in workspace::files(&dir, "deb")? {
-            process::run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&dir))?;
+        for deb in workspace::files(dir, "deb")? {
+            process::run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(dir))?;
             std::fs::remove_file(&deb)?;
         }
     }
-    if !complete() {
-        bail!("libvirt's helper and templates are not in {}", PACKAGES.join(", "));
-    }
-    Ok(dir)
+    Ok(refused)
 }
 
 /// A rule as the original prints it, `"/path" rwk,`; none for one that denies, and for other lines.

@@ -1,0 +1,121 @@
+//! What a container may mount by this project's own policy, by what the parser makes of its rules.
+
+use aa_tests::compiled::{allows_mount, compile_text};
+use nix::mount::MsFlags;
+
+use crate::tools::{output, tool};
+
+const LXC: &str = "<domain type='lxc' id='2'><name>container</name><uuid>a22e3930-d87a-584e-22b2-1d8950212bac</uuid>\
+    <os><type arch='x86_64'>exe</type><init>/sbin/init</init></os>\
+    <devices><filesystem type='mount'><source dir='/srv/container'/><target dir='/'/></filesystem></devices></domain>";
+
+fn container() -> Vec<u8> {
+    let record = output(&mut tool("aa-derive"), LXC);
+    compile_text(output(tool("aa-render").args(["--stdout", "--base", "/nonexistent"]), &record)).unwrap()
+}
+
+const OWN: [&str; 11] = [
+    "cgroup",
+    "cgroup2",
+    "devpts",
+    "devtmpfs",
+    "hugetlbfs",
+    "mqueue",
+    "overlay",
+    "proc",
+    "ramfs",
+    "sysfs",
+    "tmpfs",
+];
+const OTHERS: [&str; 42] = [
+    "9p",
+    "apparmorfs",
+    "autofs",
+    "bcachefs",
+    "binder",
+    "binfmt_misc",
+    "bpf",
+    "btrfs",
+    "ceph",
+    "cifs",
+    "coda",
+    "configfs",
+    "cramfs",
+    "debugfs",
+    "efivarfs",
+    "erofs",
+    "exfat",
+    "ext4",
+    "f2fs",
+    "fuse",
+    "fuse.x",
+    "fuseblk",
+    "gfs2",
+    "hfs",
+    "iso9660",
+    "minix",
+    "nfs",
+    "nfs4",
+    "ntfs3",
+    "ocfs2",
+    "pstore",
+    "rootfs",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "smackfs",
+    "squashfs",
+    "tracefs",
+    "udf",
+    "vfat",
+    "virtiofs",
+    "xfs",
+];
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_container_mounts_its_own_kinds_and_no_other() {
+    let container = container();
+    let none = MsFlags::empty();
+    let plain = [
+        none,
+        MsFlags::MS_RDONLY,
+        MsFlags::MS_NOSUID,
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+    ];
+    // A profile that may mount anything: what is denied is denied by the rules.
+    let any = compile_text("profile x {\n  mount,\n}\n").unwrap();
+    for flags in plain.map(|flags| u32::try_from(flags.bits()).unwrap()) {
+        for kind in OWN {
+            assert!(allows_mount(&container, "/mnt/", "none", kind, flags), "{kind} {flags:#x}");
+        }
+        for kind in OTHERS {
+            assert!(!allows_mount(&container, "/mnt/", "/dev/vda", kind, flags), "{kind} {flags:#x}");
+            assert!(allows_mount(&any, "/mnt/", "/dev/vda", kind, flags), "{kind} {flags:#x}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_container_binds_and_remounts_and_moves_nothing() {
+    let container = container();
+    let allows = |source: &str, flags: MsFlags| {
+        allows_mount(&container, "/mnt/", source, "", u32::try_from(flags.bits()).unwrap())
+    };
+    let (bind, remount, read_only) = (MsFlags::MS_BIND, MsFlags::MS_REMOUNT, MsFlags::MS_RDONLY);
+    for flags in [bind, bind | MsFlags::MS_REC] {
+        assert!(allows("/srv/", flags), "{flags:?}");
+    }
+    for flags in [
+        remount,
+        remount | read_only,
+        remount | read_only | bind,
+        MsFlags::MS_PRIVATE,
+        MsFlags::MS_SLAVE | MsFlags::MS_REC,
+    ] {
+        assert!(allows("", flags), "{flags:?}");
+    }
+    assert!(!allows("/srv/", MsFlags::MS_MOVE));
+    assert!(!allows("", remount | MsFlags::MS_NOSUID));
+}
