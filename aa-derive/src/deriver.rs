@@ -15,7 +15,7 @@ use crate::error::{Error, Refusal};
 use crate::host::{Files, Host, Kind, Resolved};
 use crate::mounts::HugePages;
 use crate::path_policy::{Owner, PathPolicy, Want};
-use crate::sysfs::{self, Devices, UsbDevice};
+use crate::sysfs::{self, UsbDevice};
 use crate::xml::{Element, Pos};
 use crate::{Addition, Options, image};
 
@@ -71,8 +71,6 @@ pub(crate) struct Deriver<'a> {
     policy: OnceCell<PathPolicy>,
     huge_pages: OnceCell<HugePages>,
     usb: OnceCell<Vec<UsbDevice>>,
-    pci: OnceCell<Devices>,
-    mediated: OnceCell<Devices>,
     uses: BTreeSet<Feature>,
     /// Where paths lead: followed once, so that what is permitted and what is granted are the same.
     resolved: RefCell<HashMap<String, Resolved>>,
@@ -93,8 +91,6 @@ impl<'a> Deriver<'a> {
             policy: OnceCell::new(),
             huge_pages: OnceCell::new(),
             usb: OnceCell::new(),
-            pci: OnceCell::new(),
-            mediated: OnceCell::new(),
             uses: BTreeSet::new(),
             resolved: RefCell::default(),
         }
@@ -114,16 +110,6 @@ impl<'a> Deriver<'a> {
     /// The USB devices of the host: looked for once, since a domain may have very many of them.
     pub(crate) fn usb_devices(&self) -> &[UsbDevice] {
         self.usb.get_or_init(|| sysfs::usb_devices(self.host))
-    }
-
-    /// The host's PCI devices, looked for once.
-    pub(crate) fn pci_devices(&self) -> &Devices {
-        self.pci.get_or_init(|| Devices::on(self.host, "pci"))
-    }
-
-    /// The host's mediated devices, looked for once.
-    pub(crate) fn mediated_devices(&self) -> &Devices {
-        self.mediated.get_or_init(|| Devices::on(self.host, "mdev"))
     }
 
     /// Where huge pages are mounted: looked for once, as the USB devices.

@@ -1,6 +1,6 @@
 //! Domain XML in, the file rules of the guest out.
 //!
-//! [`derive`] reads the XML of one libvirt domain (`formatdomain` in libvirt's documentation) and
+//! [`derive()`] reads the XML of one libvirt domain (`formatdomain` in libvirt's documentation) and
 //! answers with every host file that the guest's hypervisor must reach, each with the least access
 //! that works and the element that asks for it. It reads nothing but image headers, storage pool
 //! definitions, sysfs, the list of mounts, names in directories of devices and symbolic links, and writes nothing.

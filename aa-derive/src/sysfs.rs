@@ -1,8 +1,6 @@
 //! What sysfs says of a device: the kernel's own stable layout (kernel: `Documentation/ABI/testing/sysfs-bus-pci`,
 //! `sysfs-bus-usb`, `sysfs-kernel-iommu_groups`).
 
-use std::collections::HashSet;
-
 use crate::host::{Files, Host, Kind};
 
 const USB: &str = "/sys/bus/usb/devices";
@@ -36,31 +34,10 @@ pub(crate) fn pci_name(domain: u32, bus: u32, slot: u32, function: u32) -> Strin
     format!("{domain:04x}:{bus:02x}:{slot:02x}.{function:x}")
 }
 
-/// What sysfs knows of the devices on a bus.
-#[derive(Debug)]
-pub(crate) enum Devices {
-    /// sysfs is not there, or may not be looked into.
-    Unknown,
-    /// The names of all of them.
-    Known(HashSet<String>),
-}
-
-impl Devices {
-    /// Those on the bus of this name, as `pci`.
-    pub(crate) fn on(host: &Files, bus: &str) -> Self {
-        if host.entries("/sys/bus").is_empty() {
-            return Self::Unknown;
-        }
-        Self::Known(host.entries(&format!("/sys/bus/{bus}/devices")).into_iter().collect())
-    }
-
-    /// Whether there is certainly no such device.
-    pub(crate) fn lack(&self, name: &str) -> bool {
-        match self {
-            Self::Unknown => false,
-            Self::Known(names) => !names.contains(name),
-        }
-    }
+/// Whether sysfs is there at all, so that a device that it does not have is none. To be looked at, a file needs no rule
+/// of a profile.
+pub(crate) fn is_there(host: &Files) -> bool {
+    host.resolve("/sys/bus").is_ok_and(|bus| bus.kind == Kind::Directory)
 }
 
 /// The number of the IOMMU group that a device's directory in sysfs belongs to. Only the kernel's own

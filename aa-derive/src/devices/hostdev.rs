@@ -5,7 +5,7 @@ use aa_contract::{Access, Feature, NoteKind};
 use crate::deriver::Deriver;
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
-use crate::host::{Host, Kind};
+use crate::host::{Host, Kind, Resolved};
 use crate::sysfs;
 use crate::xml::Element;
 
@@ -116,11 +116,10 @@ pub(crate) fn vfio_pci(
 fn pci(deriver: &mut Deriver<'_>, place: &Element<'_>, address: &Element<'_>) -> Result<bool, Error> {
     let name = pci_address(address)?;
     let what = format!("PCI device {name}");
-    if deriver.pci_devices().lack(&name) {
-        is_not_there(deriver, place, &what);
+    let resolved = deriver.resolve(place.into(), "PCI device", &format!("/sys/bus/pci/devices/{name}"))?;
+    if is_missing(deriver, place, &resolved, &what) {
         return Ok(false);
     }
-    let resolved = deriver.resolve(place.into(), "PCI device", &format!("/sys/bus/pci/devices/{name}"))?;
     vfio(deriver, place, &resolved.path, &what)?;
     if resolved.kind == Kind::Missing {
         return Ok(true);
@@ -135,14 +134,19 @@ fn pci(deriver: &mut Deriver<'_>, place: &Element<'_>, address: &Element<'_>) ->
     Ok(true)
 }
 
-/// What is not there now may be in any group when it comes: as of USB devices, no rule is made.
-fn is_not_there(deriver: &mut Deriver<'_>, place: &Element<'_>, what: &str) {
-    let text = format!("{what} is not there: no rule is made for it");
-    deriver.note(NoteKind::MissingDevice, place, text);
+/// Whether a device is certainly not there, which a note says. It may be in any group when it comes: as for USB devices,
+/// no rule is made.
+fn is_missing(deriver: &mut Deriver<'_>, place: &Element<'_>, resolved: &Resolved, what: &str) -> bool {
+    let is_missing = resolved.kind == Kind::Missing && sysfs::is_there(deriver.host);
+    if is_missing {
+        let text = format!("{what} is not there: no rule is made for it");
+        deriver.note(NoteKind::MissingDevice, place, text);
+    }
+    is_missing
 }
 
-/// The VFIO group of a device that is there. Only where sysfs cannot be looked into (another host's, or the helper under
-/// libvirt's own profile) all groups are granted, as libvirt's helper always does, and a note says so.
+/// The VFIO group of a device that is there. Only where sysfs is not there, or does not let its group be read, all
+/// groups are granted, as libvirt's helper always does, and a note says so.
 fn vfio(deriver: &mut Deriver<'_>, place: &Element<'_>, sysfs: &str, what: &str) -> Result<(), Error> {
     deriver.uses(Feature::Vfio);
     deriver.allow(place, "VFIO", "/dev/vfio/vfio", Access::RW)?;
@@ -182,12 +186,11 @@ fn mdev(deriver: &mut Deriver<'_>, device: &Element<'_>, source: &Element<'_>) -
     let uuid =
         aa_contract::Uuid::try_parse(text).map_err(|_| refuse(&address, Refusal::Uuid(text.to_owned())))?;
     let what = format!("mediated device {uuid}");
-    if deriver.mediated_devices().lack(&uuid.to_string()) {
-        is_not_there(deriver, device, &what);
-        return Ok(());
-    }
     let resolved =
         deriver.resolve(source.into(), "mediated device", &format!("/sys/bus/mdev/devices/{uuid}"))?;
+    if is_missing(deriver, device, &resolved, &what) {
+        return Ok(());
+    }
     vfio(deriver, device, &resolved.path, &what)
 }
 
