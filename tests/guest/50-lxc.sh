@@ -62,7 +62,7 @@ own_mounts() {
         expect 0 unshare -m /tests/probe "$attempt"
     done
     # What needs a device or a server, by a source that is none. AppArmor is asked first; without the profile it is the file
-    # system that fails. Plain mounts are what releases of the parser before 4.0 let through by rules of other mounts.
+    # system that fails. Plain mounts are what parser 3.0.8 let through by rules of other mounts.
     for attempt in "mount-as:ext4:rw:none:$dir" "mount-as:ext4:ro:none:$dir" "mount-as:btrfs:ro:none:$dir" \
         "mount-as:fuse:rw:none:$dir" "mount-as:nfs:rw:none:$dir"; do
         expect 1 in_container "$attempt"
