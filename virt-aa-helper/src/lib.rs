@@ -13,6 +13,7 @@ pub mod guest;
 pub mod host;
 pub mod memory;
 pub mod plan;
+pub mod plugged;
 
 use std::io::{ErrorKind, Read, Write};
 
