@@ -93,6 +93,15 @@ pub struct ExecConflict {
     right: Access,
 }
 
+/// What a person writes for a path or a pattern and what to allow there: `text`, and the access behind its last colon
+/// if that is one, else [`Access::RWK`].
+pub fn split_access(text: &str) -> (&str, Access) {
+    match text.rsplit_once(':').map(|(path, access)| (path, access.parse())) {
+        Some((path, Ok(access))) => (path, access),
+        _ => (text, Access::RWK),
+    }
+}
+
 impl Access {
     /// `r`
     pub const R: Self = Self::of(READ);
@@ -224,5 +233,19 @@ mod tests {
         assert!(!Access::A.includes(Access::W));
         let px: Access = "px".parse().unwrap();
         assert!(Access::RMIX.union(px).is_err());
+    }
+
+    #[test]
+    fn what_stands_behind_the_last_colon_is_an_access_or_part_of_the_name() {
+        for (text, path, access) in [
+            ("/srv/a:r", "/srv/a", "r"),
+            ("/srv/a", "/srv/a", "rwk"),
+            ("/srv/a:b", "/srv/a:b", "rwk"),
+            ("/srv/a:b:rk", "/srv/a:b", "rk"),
+            ("/srv/a:", "/srv/a:", "rwk"),
+        ] {
+            let (split, found) = split_access(text);
+            assert_eq!((split, found.to_string().as_str()), (path, access), "{text}");
+        }
     }
 }

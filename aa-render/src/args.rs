@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use aa_contract::access::split_access;
 use aa_contract::{Access, ProfileName, Reason, Uuid};
 use clap::{ArgGroup, Parser};
 
@@ -86,8 +87,8 @@ pub struct Args {
     pub input: Vec<PathBuf>,
 }
 
-/// A path, and the access after its last colon if that is one.
+/// A path, and the access behind its last colon if there is one. Whether it is a path is said when it is granted.
 fn grant(text: &str) -> (String, Access) {
-    let split = text.rsplit_once(':').and_then(|(path, access)| Some((path, access.parse().ok()?)));
-    split.map_or_else(|| (text.to_owned(), Access::RWK), |(path, access)| (path.to_owned(), access))
+    let (path, access) = split_access(text);
+    (path.to_owned(), access)
 }
