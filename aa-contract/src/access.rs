@@ -154,6 +154,13 @@ impl Access {
         Ok(Self { bits, exec })
     }
 
+    /// Whether anything that `other` allows is allowed here too.
+    pub fn overlaps(self, other: Self) -> bool {
+        // Who may write may append.
+        let all = |access: Self| access.bits | if access.bits & WRITE == 0 { 0 } else { APPEND };
+        all(self) & all(other) != 0 || (self.exec.is_some() && other.exec.is_some())
+    }
+
     /// Whether everything that `other` allows is allowed here too.
     pub fn includes(self, other: Self) -> bool {
         self.union(other) == Ok(self)
@@ -233,6 +240,17 @@ mod tests {
         assert!(!Access::A.includes(Access::W));
         let px: Access = "px".parse().unwrap();
         assert!(Access::RMIX.union(px).is_err());
+    }
+
+    #[test]
+    fn accesses_overlap_where_they_have_a_letter_or_an_execution_in_common() {
+        let overlap = |a: &str, b: &str| a.parse::<Access>().unwrap().overlaps(b.parse().unwrap());
+        for (a, b) in [("rw", "w"), ("w", "rwk"), ("a", "w"), ("w", "a"), ("x", "rix"), ("rk", "k")] {
+            assert!(overlap(a, b), "{a} {b}");
+        }
+        for (a, b) in [("w", "rk"), ("rk", "w"), ("x", "rw"), ("l", "rwk")] {
+            assert!(!overlap(a, b), "{a} {b}");
+        }
     }
 
     #[test]
