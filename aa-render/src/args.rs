@@ -18,9 +18,9 @@ Additions that last go into DIR/libvirt-<uuid>.d/ for one guest and DIR/guests.d
 
 Exit status:
   0  every record was rendered
-  1  a record, template or file was refused; each is named, the rest was done
+  1  a record, grant or template was refused, or what a file of the profile says; each is named, the rest was done
   2  the call was wrong
-  3  the host failed: input or output";
+  3  the host failed: input or output, a template that is not there, a file that is no plain one of root's or the user's";
 
 /// Makes AppArmor profiles: reads aa-derive's records, writes profile files, and prints a record of
 /// each profile for aa-load
