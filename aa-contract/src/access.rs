@@ -93,6 +93,15 @@ pub struct ExecConflict {
     right: Access,
 }
 
+/// What a person writes for a path or a pattern and what to allow there: `text`, and the access behind its last colon
+/// if that is one, else [`Access::RWK`].
+pub fn split_access(text: &str) -> (&str, Access) {
+    match text.rsplit_once(':').map(|(path, access)| (path, access.parse())) {
+        Some((path, Ok(access))) => (path, access),
+        _ => (text, Access::RWK),
+    }
+}
+
 impl Access {
     /// `r`
     pub const R: Self = Self::of(READ);
@@ -143,6 +152,13 @@ impl Access {
             bits &= !APPEND;
         }
         Ok(Self { bits, exec })
+    }
+
+    /// Whether anything that `other` allows is allowed here too.
+    pub fn overlaps(self, other: Self) -> bool {
+        // Who may write may append.
+        let all = |access: Self| access.bits | if access.bits & WRITE == 0 { 0 } else { APPEND };
+        all(self) & all(other) != 0 || (self.exec.is_some() && other.exec.is_some())
     }
 
     /// Whether everything that `other` allows is allowed here too.
@@ -224,5 +240,30 @@ mod tests {
         assert!(!Access::A.includes(Access::W));
         let px: Access = "px".parse().unwrap();
         assert!(Access::RMIX.union(px).is_err());
+    }
+
+    #[test]
+    fn accesses_overlap_where_they_have_a_letter_or_an_execution_in_common() {
+        let overlap = |a: &str, b: &str| a.parse::<Access>().unwrap().overlaps(b.parse().unwrap());
+        for (a, b) in [("rw", "w"), ("w", "rwk"), ("a", "w"), ("w", "a"), ("x", "rix"), ("rk", "k")] {
+            assert!(overlap(a, b), "{a} {b}");
+        }
+        for (a, b) in [("w", "rk"), ("rk", "w"), ("x", "rw"), ("l", "rwk")] {
+            assert!(!overlap(a, b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_the_last_colon_is_an_access_or_part_of_the_name() {
+        for (text, path, access) in [
+            ("/srv/a:r", "/srv/a", "r"),
+            ("/srv/a", "/srv/a", "rwk"),
+            ("/srv/a:b", "/srv/a:b", "rwk"),
+            ("/srv/a:b:rk", "/srv/a:b", "rk"),
+            ("/srv/a:", "/srv/a:", "rwk"),
+        ] {
+            let (split, found) = split_access(text);
+            assert_eq!((split, found.to_string().as_str()), (path, access), "{text}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use aa_contract::access::split_access;
 use aa_contract::{Access, Glob, LiteralPath};
 use clap::Parser;
 
@@ -44,6 +45,9 @@ pub struct Args {
     /// all of it), instead of going on with what it can deny
     #[arg(long)]
     pub require_sandbox: bool,
+    /// Print who each guest is and nothing else: no file is looked at, nothing in the XML is judged
+    #[arg(long, conflicts_with_all = ["add", "add_glob", "pools", "no_probe", "policy", "strict", "deny_readonly"])]
+    pub identify: bool,
     /// Write each record over several lines, for reading
     #[arg(long)]
     pub pretty: bool,
@@ -72,11 +76,4 @@ fn addition(text: &str) -> Result<(LiteralPath, Access), String> {
 fn glob_addition(text: &str) -> Result<(Glob, Access), String> {
     let (glob, access) = split_access(text);
     Glob::new(glob).map(|glob| (glob, access)).map_err(|error| error.to_string())
-}
-
-fn split_access(text: &str) -> (&str, Access) {
-    match text.rsplit_once(':').map(|(path, access)| (path, access.parse())) {
-        Some((path, Ok(access))) => (path, access),
-        _ => (text, Access::RWK),
-    }
 }

@@ -32,11 +32,7 @@ pub(crate) fn read(root: &Element<'_>) -> Result<Domain, Error> {
         "lxc" => VirtType::Lxc,
         other => return Err(refuse(root, Refusal::VirtType(other.to_owned()))),
     };
-    let name = root.child("name").ok_or_else(missing("name"))?;
-    let name = DomainName::new(name.text()).map_err(|error| refuse(&name, Refusal::Name(error)))?;
-    let uuid = root.child("uuid").ok_or_else(missing("uuid"))?;
-    let uuid = Uuid::try_parse(uuid.text().trim())
-        .map_err(|_| refuse(&uuid, Refusal::Uuid(uuid.text().to_owned())))?;
+    let (name, uuid) = name_and_uuid(root)?;
     let id = match root.attr("id") {
         Some(text) => Some(text.trim().parse().map_err(|_| refuse(root, Refusal::Id(text.to_owned())))?),
         None => None,
@@ -59,6 +55,17 @@ pub(crate) fn read(root: &Element<'_>) -> Result<Domain, Error> {
         arch: os.attr("arch").map(str::to_owned),
         emulator,
     })
+}
+
+/// The two by which everybody knows the guest.
+pub(crate) fn name_and_uuid(root: &Element<'_>) -> Result<(DomainName, Uuid), Error> {
+    let missing = |what| move || refuse(root, Refusal::Missing(what));
+    let name = root.child("name").ok_or_else(missing("name"))?;
+    let name = DomainName::new(name.text()).map_err(|error| refuse(&name, Refusal::Name(error)))?;
+    let uuid = root.child("uuid").ok_or_else(missing("uuid"))?;
+    let uuid = Uuid::try_parse(uuid.text().trim())
+        .map_err(|_| refuse(&uuid, Refusal::Uuid(uuid.text().to_owned())))?;
+    Ok((name, uuid))
 }
 
 /// What a domain's XML has below its root (libvirt: `formatdomain`), in the order of that document.

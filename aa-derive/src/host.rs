@@ -74,7 +74,7 @@ impl Files {
     }
 
     /// The same tree as the reader of image headers sees it.
-    pub(crate) fn images(&self) -> &image::Files {
+    pub fn images(&self) -> &image::Files {
         &self.images
     }
 

@@ -8,6 +8,7 @@
 pub mod args;
 pub mod error;
 pub mod host;
+pub mod identity;
 pub mod image;
 pub mod mounts;
 pub mod path_policy;

@@ -11,11 +11,13 @@ use aa_contract::text::Printable;
 use aa_contract::{Derived, Exit};
 use aa_derive::args::Args;
 use aa_derive::host::Files;
+use aa_derive::identity::{Identity, identify};
 use aa_derive::path_policy::{self, PathPolicy};
 use aa_derive::pool::Pools;
 use aa_derive::{Addition, Options, Refusal, derive};
 use clap::Parser;
 use input::{Input, inputs};
+use serde::Serialize;
 
 /// Documents in work at once for each core: enough to keep the cores busy, few enough to keep memory flat.
 const WINDOW: usize = 64;
@@ -85,6 +87,7 @@ fn options(args: &Args) -> Result<Options, (Exit, String)> {
 /// What became of one document.
 enum Outcome {
     Record(Box<Derived>),
+    Identity(Box<Identity>),
     /// A document of another kind in a walked directory.
     PassedOver(String),
     Refused(String),
@@ -103,10 +106,14 @@ fn run(args: &Args, options: &Options, host: &Files, out: &mut impl Write) -> io
         if batch.is_empty() {
             return Ok(exit);
         }
-        for outcome in outcomes(&batch, workers, options, host) {
+        for outcome in outcomes(&batch, workers, args.identify, options, host) {
             let status = match outcome {
                 Outcome::Record(record) => {
                     write_record(out, &record, args.pretty)?;
+                    Exit::Done
+                }
+                Outcome::Identity(identity) => {
+                    write_record(out, &identity, args.pretty)?;
                     Exit::Done
                 }
                 Outcome::PassedOver(message) => {
@@ -128,16 +135,24 @@ fn run(args: &Args, options: &Options, host: &Files, out: &mut impl Write) -> io
 }
 
 /// Works on a batch with all cores; the outcomes are in the batch's order.
-fn outcomes(batch: &[io::Result<Input>], workers: usize, options: &Options, host: &Files) -> Vec<Outcome> {
+fn outcomes(
+    batch: &[io::Result<Input>],
+    workers: usize,
+    identifies: bool,
+    options: &Options,
+    host: &Files,
+) -> Vec<Outcome> {
     if batch.len() == 1 {
-        return batch.iter().map(|input| one(input, options, host)).collect();
+        return batch.iter().map(|input| one(input, identifies, options, host)).collect();
     }
     let share = batch.len().div_ceil(workers).max(1);
     thread::scope(|scope| {
         let workers: Vec<_> = batch
             .chunks(share)
             .map(|chunk| {
-                scope.spawn(move || chunk.iter().map(|input| one(input, options, host)).collect::<Vec<_>>())
+                scope.spawn(move || {
+                    chunk.iter().map(|input| one(input, identifies, options, host)).collect::<Vec<_>>()
+                })
             })
             .collect();
         workers
@@ -147,7 +162,7 @@ fn outcomes(batch: &[io::Result<Input>], workers: usize, options: &Options, host
     })
 }
 
-fn one(input: &io::Result<Input>, options: &Options, host: &Files) -> Outcome {
+fn one(input: &io::Result<Input>, identifies: bool, options: &Options, host: &Files) -> Outcome {
     let input = match input {
         Ok(input) => input,
         Err(error) => return Outcome::Unreadable(error.to_string()),
@@ -157,8 +172,13 @@ fn one(input: &io::Result<Input>, options: &Options, host: &Files) -> Outcome {
         Ok(bytes) => bytes,
         Err(error) => return Outcome::Unreadable(format!("{name}: {error}")),
     };
-    match derive(&bytes, options, host) {
-        Ok(record) => Outcome::Record(Box::new(record)),
+    let outcome = if identifies {
+        identify(&bytes).map(|identity| Outcome::Identity(Box::new(identity)))
+    } else {
+        derive(&bytes, options, host).map(|record| Outcome::Record(Box::new(record)))
+    };
+    match outcome {
+        Ok(outcome) => outcome,
         Err(error) => match (&error.kind, input) {
             (Refusal::NotDomain(root), Input::Found(_)) => {
                 Outcome::PassedOver(format!("{name}: passed over: its root element is <{root}>"))
@@ -169,7 +189,7 @@ fn one(input: &io::Result<Input>, options: &Options, host: &Files) -> Outcome {
     }
 }
 
-fn write_record(out: &mut impl Write, record: &Derived, pretty: bool) -> io::Result<()> {
+fn write_record(out: &mut impl Write, record: &impl Serialize, pretty: bool) -> io::Result<()> {
     if pretty {
         serde_json::to_writer_pretty(&mut *out, record)?;
     } else {

@@ -38,6 +38,13 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<()
     Ok(())
 }
 
+/// Whether the guest's label is that it is not to be confined. One that says so and one that says otherwise are none.
+pub(crate) fn asks_for_no_profile(root: &Element<'_>) -> bool {
+    let ours = |label: &Element<'_>| label.attr("model").is_none_or(|model| model == "apparmor");
+    let mut labels = root.children("seclabel").filter(ours).peekable();
+    labels.peek().is_some() && labels.all(|label| label.attr("type") == Some("none"))
+}
+
 /// A label that names no model.
 fn unnamed(deriver: &mut Deriver<'_>, label: &Element<'_>) {
     match label.attr("type") {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use aa_contract::access::split_access;
 use aa_contract::{Access, ProfileName, Reason, Uuid};
 use clap::{ArgGroup, Parser};
 
@@ -17,9 +18,9 @@ Additions that last go into DIR/libvirt-<uuid>.d/ for one guest and DIR/guests.d
 
 Exit status:
   0  every record was rendered
-  1  a record, template or file was refused; each is named, the rest was done
+  1  a record, grant or template was refused, or what a file of the profile says; each is named, the rest was done
   2  the call was wrong
-  3  the host failed: input or output";
+  3  the host failed: input or output, a template that is not there, a file that is no plain one of root's or the user's";
 
 /// Makes AppArmor profiles: reads aa-derive's records, writes profile files, and prints a record of
 /// each profile for aa-load
@@ -86,8 +87,8 @@ pub struct Args {
     pub input: Vec<PathBuf>,
 }
 
-/// A path, and the access after its last colon if that is one.
+/// A path, and the access behind its last colon if there is one. Whether it is a path is said when it is granted.
 fn grant(text: &str) -> (String, Access) {
-    let split = text.rsplit_once(':').and_then(|(path, access)| Some((path, access.parse().ok()?)));
-    split.map_or_else(|| (text.to_owned(), Access::RWK), |(path, access)| (path.to_owned(), access))
+    let (path, access) = split_access(text);
+    (path.to_owned(), access)
 }

@@ -214,6 +214,12 @@ impl Batch<'_> {
             Some((access, reason)) => Change::Add { target, access, reason },
             None => Change::Drop { target },
         };
+        if let Change::Add { target: Target::Path(path), .. } = &change
+            && let Some(end) = end_of_links(path.as_ref())
+        {
+            let (path, end) = (Printable(path.as_str()), end.to_string_lossy().into_owned());
+            self.say(&format_args!("{option}: {profile}: warning: \"{path}\" is reached by a link; a profile is asked for \"{}\", which is not granted by it", Printable(&end)));
+        }
         let Some(store) = self.store.clone() else { return Ok(()) };
         let outcome =
             self.change(&store, profile, |renderer, old| renderer.plan_grant(old, profile, &change));
@@ -249,6 +255,12 @@ impl Batch<'_> {
             let path = Printable(path.as_str());
             self.say(&format_args!("{path}: warning: it does not include the rules file, so no rule is in force; --renew makes it anew"));
         }
+        for path in self.renderer.denied_grants(&new, profile)? {
+            self.say(&format_args!(
+                "{profile}: warning: what was granted of \"{}\" is denied by a rule of the guest",
+                Printable(&path)
+            ));
+        }
         if let Some(locked) = locked {
             locked.write(&old, &new)?;
         }
@@ -257,6 +269,12 @@ impl Batch<'_> {
         }
         if new.base.is_none() || new.rules.is_none() {
             // Granted while the guest has no rules, never had any or is stopped: there is nothing to load.
+            let waits = if new.base.is_none() {
+                "there is no such profile; what is granted waits until one is made"
+            } else {
+                "the guest has no rules now; what is granted waits until it is started"
+            };
+            self.say(&format_args!("{profile}: {waits}"));
             return Ok(String::new());
         }
         let record = self.renderer.rendered(profile, new.changes_policy(&old))?;
@@ -315,6 +333,30 @@ impl Batch<'_> {
         // There is no other place to report a failure of standard error to.
         let _ = writeln!(self.stderr, "aa-render: {message}");
     }
+}
+
+/// Where the links on the way to a path lead, if there are any: the kernel asks a profile for the end of them. What does
+/// not exist yet counts as it is written, as far as it does not.
+fn end_of_links(path: &Path) -> Option<PathBuf> {
+    let (mut end, mut rest) = (path.to_owned(), Vec::new());
+    let existing = loop {
+        match end.canonicalize() {
+            Ok(existing) => break existing,
+            // A link that leads to nothing yet.
+            Err(_) if end.is_symlink() => {
+                let to = fs::read_link(&end).ok()?;
+                break end.parent()?.join(to);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                rest.push(end.file_name()?.to_owned());
+                end.pop();
+            }
+            // Whoever may not look need not be told.
+            Err(_) => return None,
+        }
+    };
+    let resolved = rest.iter().rev().fold(existing, |dir, name| dir.join(name));
+    (resolved != path).then_some(resolved)
 }
 
 /// One record, or the column and the reason.

@@ -93,6 +93,17 @@ pub enum Error {
         /// The two ways.
         source: aa_contract::access::ExecConflict,
     },
+    /// A grant of what the guest's own rules deny.
+    #[error(
+        "the grant of \"{}\": a rule of the guest denies \"{denied}\" there, whatever allows it",
+        Printable(path)
+    )]
+    GrantDenied {
+        /// The path or pattern.
+        path: String,
+        /// What is denied.
+        denied: aa_contract::Access,
+    },
     /// A minimal profile was asked for, and there is a base profile that is kept.
     #[error("{}: the base profile exists and is kept; --renew makes it anew from what the guest uses", Printable(&.0.to_string_lossy()))]
     NotMinimal(PathBuf),
@@ -119,6 +130,7 @@ impl Error {
             | Self::Exec(_)
             | Self::Rule(_)
             | Self::GrantExec { .. }
+            | Self::GrantDenied { .. }
             | Self::NotMinimal(_)
             | Self::NoGrant { .. } => Exit::Refused,
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use aa_contract::access::ExecConflict;
+use aa_contract::quote::escape_literal;
 use aa_contract::record::{parse_line, to_line};
 use aa_contract::{Access, Exec, Grant, ProfileName, Reason, Rule, RuleSet, Target};
 
@@ -93,4 +94,78 @@ pub fn check(grants: &[Grant], rules: &[Rule]) -> Result<(), Error> {
         )?;
     }
     Ok(())
+}
+
+/// Refuses to grant what the guest's own rules deny: a denial holds whatever allows.
+///
+/// # Errors
+/// [`Error::GrantDenied`]: which grant, and which rule.
+pub fn check_change(change: &Change, rules: &[Rule]) -> Result<(), Error> {
+    let Change::Add { target, access, .. } = change else { return Ok(()) };
+    match denial(target, *access, rules) {
+        Some(rule) => Err(Error::GrantDenied { path: target.to_string(), denied: rule.access }),
+        None => Ok(()),
+    }
+}
+
+/// The grants that are without effect, all or in part, since the guest's own rules deny them.
+pub fn denied<'g>(grants: &'g [Grant], rules: &[Rule]) -> impl Iterator<Item = &'g Grant> {
+    grants.iter().filter(|grant| denial(&grant.rule.target, grant.rule.access, rules).is_some())
+}
+
+/// A rule that denies anything of an access: for the very target, or for all below a directory.
+fn denial<'r>(target: &Target, access: Access, rules: &'r [Rule]) -> Option<&'r Rule> {
+    let mut denials = rules.iter().filter(|rule| rule.deny && rule.access.overlaps(access));
+    denials.find(|rule| rule.target == *target || is_below(&rule.target, target))
+}
+
+/// Told of patterns of the form `DIR/**` or `DIR/{,**}`.
+fn is_below(dir: &Target, target: &Target) -> bool {
+    let (Target::Glob(glob), Target::Path(path)) = (dir, target) else { return false };
+    let text = glob.as_str();
+    let dir = text.strip_suffix("{,**}").or_else(|| text.strip_suffix("**"));
+    let Some(dir) = dir.filter(|dir| dir.ends_with('/') && !dir.contains(['*', '?', '[', '{'])) else {
+        return false;
+    };
+    let mut quoted = String::new();
+    escape_literal(path.as_str(), &mut quoted);
+    quoted.starts_with(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(json: &str) -> Vec<Rule> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_a_rule_denies_is_not_granted() {
+        let rules = rules(
+            r#"[{"path":"/i/a*","access":"w","deny":true},{"glob":"/d\\052/**","access":"rw","deny":true},
+                {"glob":"/e/{,**}","access":"x","deny":true},{"path":"/i/b","access":"w"}]"#,
+        );
+        let is_denied = |path: &str, access: &str| {
+            let target = Target::Path(path.to_owned().try_into().unwrap());
+            let reason = Reason::new("x").unwrap();
+            check_change(&Change::Add { target, access: access.parse().unwrap(), reason }, &rules).is_err()
+        };
+        for (path, access) in [("/i/a*", "rwk"), ("/i/a*", "a"), ("/d*/x/y", "r"), ("/e/x", "rix")] {
+            assert!(is_denied(path, access), "{path} {access}");
+        }
+        for (path, access) in [
+            ("/i/a*", "rk"),
+            ("/i/ab", "rwk"),
+            ("/dx/y", "rw"),
+            ("/e/x", "rw"),
+            ("/i/b", "rw"),
+            ("/ex", "rix"),
+        ] {
+            assert!(!is_denied(path, access), "{path} {access}");
+        }
+        // To take one back is no grant.
+        let target = Target::Path("/i/a*".to_owned().try_into().unwrap());
+        assert!(check_change(&Change::Drop { target }, &rules).is_ok());
+    }
 }

@@ -15,7 +15,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat, readlinkat, renameat};
 use nix::libc;
 use nix::sys::signal::kill;
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, stat};
+use nix::sys::statfs::{SECURITYFS_MAGIC, statfs};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, UnlinkatFlags, symlinkat, unlinkat};
 
@@ -25,6 +26,8 @@ pub(crate) const LOCK_FILE: &str = ".aa-render.lock";
 /// How long a link of a living process is waited for: twice what libvirt's helper gives the parser.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(10);
+/// Where Linux mounts it, which AppArmor needs.
+const SECURITYFS: &str = "/sys/kernel/security";
 /// Seconds after which a link holds nobody out: no change takes that long, so its maker's number is by now another
 /// process's, as it may be after a crash of the host.
 const LONGEST: u64 = 600;
@@ -52,14 +55,14 @@ impl<'a> LinkLock<'a> {
         let lock = link_name(profile);
         let deadline = Instant::now() + patience;
         loop {
-            let own = Holder { pid: std::process::id(), since: uptime()? };
+            let own = Holder { pid: std::process::id(), since: uptime()?, boot: Boot::this() };
             match symlinkat(own.text().as_str(), dir, lock.as_str()) {
                 Ok(()) => return Ok(Self { dir, name: lock }),
                 Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno.into()),
             }
             match Holder::of(dir, &lock) {
-                Ok(holder) if !holder.is_alive(own.since) => take_over(dir, &lock, holder),
+                Ok(holder) if !holder.is_alive(own) => take_over(dir, &lock, holder),
                 // Gone since.
                 Err(Errno::ENOENT) => continue,
                 Ok(_) => std::thread::sleep(PAUSE),
@@ -77,27 +80,48 @@ pub(crate) fn link_name(profile: ProfileName) -> String {
     format!("{profile}.lock")
 }
 
-/// Who made a link: process number, and the seconds that the host had been up.
+/// Who made a link: process number, the seconds that the host had been up, and which time it was up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Holder {
     pid: u32,
     since: u64,
+    boot: Boot,
+}
+
+/// When the kernel made the root of securityfs, which it does once each time that the host is started: seconds and
+/// nanoseconds. The kernel's own name for that time is in a file that Debian's profile for libvirt's helper does not
+/// open; no profile keeps a process from asking of what age a file is. Nothing where there is no securityfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Boot(i64, i64);
+
+impl Boot {
+    const UNKNOWN: Self = Self(0, 0);
+
+    fn this() -> Self {
+        let is_there = statfs(SECURITYFS).is_ok_and(|fs| fs.filesystem_type() == SECURITYFS_MAGIC);
+        let made = stat(SECURITYFS).ok().filter(|_| is_there);
+        made.map_or(Self::UNKNOWN, |made| Self(made.st_ctime, made.st_ctime_nsec))
+    }
 }
 
 impl Holder {
     /// Nobody; stands for a link that no call of this project made.
-    const NOBODY: Self = Self { pid: 0, since: 0 };
+    const NOBODY: Self = Self { pid: 0, since: 0, boot: Boot::UNKNOWN };
 
     fn text(self) -> String {
-        format!("{} {}", self.pid, self.since)
+        let Self { pid, since, boot: Boot(seconds, nanoseconds) } = self;
+        format!("{pid} {since} {seconds}.{nanoseconds}")
     }
 
     fn parse(text: &OsStr) -> Self {
-        let parsed = text
-            .to_str()
-            .and_then(|text| text.split_once(' '))
-            .and_then(|(pid, since)| Some(Self { pid: pid.parse().ok()?, since: since.parse().ok()? }));
-        parsed.unwrap_or(Self::NOBODY)
+        let parse = |text: &str| {
+            let (pid, rest) = text.split_once(' ')?;
+            let (since, boot) = rest.split_once(' ')?;
+            let (seconds, nanoseconds) = boot.split_once('.')?;
+            let boot = Boot(seconds.parse().ok()?, nanoseconds.parse().ok()?);
+            Some(Self { pid: pid.parse().ok()?, since: since.parse().ok()?, boot })
+        };
+        text.to_str().and_then(parse).unwrap_or(Self::NOBODY)
     }
 
     fn of(dir: &OwnedFd, name: &str) -> Result<Self, Errno> {
@@ -110,9 +134,9 @@ impl Holder {
 
     /// Whether the maker is still at it. The kernel answers for processes that procfs may hide, and before it
     /// asks a confined caller's profile.
-    fn is_alive(self, now: u64) -> bool {
+    fn is_alive(self, own: Self) -> bool {
         let Some(pid) = i32::try_from(self.pid).ok().filter(|pid| *pid > 0) else { return false };
-        let age = now.checked_sub(self.since);
+        let age = own.since.checked_sub(self.since).filter(|_| own.boot == self.boot);
         age.is_some_and(|age| age <= LONGEST) && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
     }
 }
@@ -213,22 +237,40 @@ mod tests {
 
     #[test]
     fn a_living_process_holds_it_and_a_dead_one_does_not() {
-        let since = uptime().unwrap();
+        let (since, boot) = (uptime().unwrap(), Boot::this());
         // Whose process is nobody else's to signal for an ordinary user, and lives all the same.
-        assert!(held_by(Holder { pid: 1, since }));
+        assert!(held_by(Holder { pid: 1, since, boot }));
         // No process has a number that large (proc(5), pid_max).
-        assert!(!held_by(Holder { pid: 4_194_305, since }));
-        assert!(!held_by(Holder { pid: u32::MAX, since }));
+        assert!(!held_by(Holder { pid: 4_194_305, since, boot }));
+        assert!(!held_by(Holder { pid: u32::MAX, since, boot }));
     }
 
     #[test]
     fn a_number_that_lives_again_holds_nobody_out_for_ever() {
         // Made by a call that is over, or before the host was started again.
-        let now = uptime().unwrap();
-        let alive = |since| Holder { pid: std::process::id(), since }.is_alive(now.max(LONGEST) + 1);
+        let (now, boot) = (uptime().unwrap(), Boot::this());
+        let me = |since| Holder { pid: std::process::id(), since, boot };
+        let alive = |since| me(since).is_alive(me(now.max(LONGEST) + 1));
         assert!(alive(now.max(LONGEST)));
         assert!(!alive(now.max(LONGEST) - LONGEST));
-        assert!(!held_by(Holder { pid: 1, since: now + 1000 }));
+        assert!(!held_by(Holder { pid: 1, since: now + 1000, boot }));
+    }
+
+    /// The host crashed, and is up as long as it was then, or a little longer.
+    #[test]
+    fn a_number_of_another_boot_holds_nobody_out() {
+        let (since, boot) = (uptime().unwrap(), Boot::this());
+        assert!(held_by(Holder { pid: 1, since, boot }));
+        assert!(!held_by(Holder { pid: 1, since, boot: Boot(boot.0, boot.1 + 1) }));
+        assert!(!held_by(Holder { pid: 1, since, boot: Boot(boot.0 - 60, boot.1) }));
+        // It is the same each time that it is asked for, and comes back out of a link.
+        assert_eq!(Boot::this(), boot);
+        let holder = Holder { pid: 1, since, boot };
+        assert_eq!(Holder::parse(OsStr::new(&holder.text())), holder);
+        // As links were before, and what is no link of ours.
+        for other in ["1 2", "1", "", "1 2 3", "1 2 3.x", "-1 2 3.4"] {
+            assert_eq!(Holder::parse(OsStr::new(other)), Holder::NOBODY, "{other}");
+        }
     }
 
     #[test]
@@ -247,9 +289,10 @@ mod tests {
     fn a_lock_that_is_new_by_now_is_put_back() {
         let temp = tempfile::tempdir().unwrap();
         let dir = open(temp.path());
-        let living = Holder { pid: 1, since: 1 };
+        let boot = Boot::UNKNOWN;
+        let living = Holder { pid: 1, since: 1, boot };
         symlink(living.text(), temp.path().join("x.lock")).unwrap();
-        take_over(&dir, "x.lock", Holder { pid: 4_194_305, since: 1 });
+        take_over(&dir, "x.lock", Holder { pid: 4_194_305, since: 1, boot });
         assert_eq!(Holder::of(&dir, "x.lock"), Ok(living));
         take_over(&dir, "x.lock", living);
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);

@@ -157,8 +157,8 @@ fn fragments_of(feature: Feature) -> &'static [Fragment] {
         Feature::Tls => &[F::Certificates],
         Feature::Pty => &[F::Pty],
         Feature::Hugepages => &[F::Hugepages],
-        // Files, sockets and device nodes only: the guest's own rules. Also features of later
-        // versions: what they need is then denied, not granted unseen.
+        // Files, sockets and device nodes only: the guest's own rules. A record with a feature that
+        // the contract does not know is refused before it comes here.
         _ => &[],
     }
 }

@@ -78,7 +78,7 @@ impl Renderer {
     /// is not there is left to the next record.
     ///
     /// # Errors
-    /// [`Error`]: the grants or the rules file cannot be read back, or there is no such grant.
+    /// [`Error`]: the grants or the rules file cannot be read back, there is no such grant, or the rules deny it.
     pub fn plan_grant(
         &self,
         old: &Contents,
@@ -91,6 +91,7 @@ impl Renderer {
                 let file = self.read_rules(text, profile)?;
                 let rules = file.rules.into_rules();
                 grants::check(&granted, &rules)?;
+                grants::check_change(change, &rules)?;
                 Some(rules_file::write(&file.header, rules_file::memo(text), &rules, &granted))
             }
             None => None,
@@ -117,6 +118,19 @@ impl Renderer {
     pub fn base_includes(&self, contents: &Contents, profile: ProfileName, name: &str) -> bool {
         let base = contents.base.as_deref().unwrap_or_default();
         ProfileText::parse(base, &profile.to_string()).is_ok_and(|base| base.includes(name))
+    }
+
+    /// The paths that were granted and that the rules deny all the same.
+    ///
+    /// # Errors
+    /// [`Error`]: the grants or the rules file cannot be read back.
+    pub fn denied_grants(&self, contents: &Contents, profile: ProfileName) -> Result<Vec<String>, Error> {
+        let granted = self.read_grants(contents, profile)?;
+        let Some(rules) = contents.rules.as_deref().filter(|_| !granted.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let rules = self.read_rules(rules, profile)?.rules.into_rules();
+        Ok(grants::denied(&granted, &rules).map(|grant| grant.rule.target.to_string()).collect())
     }
 
     /// The record that tells aa-load of the profile.

@@ -2,7 +2,9 @@
 
 # in_own_policy FUNCTION: in a mount namespace whose /etc/apparmor.d has only AppArmor's own policy.
 in_own_policy() {
-    printf '%s\n' 'cp -a /etc/apparmor.d policy
+    # Without -e a failure here would have the case run, and pass, in libvirt's policy.
+    printf '%s\n' 'set -eu
+        cp -a /etc/apparmor.d policy
         rm -rf policy/libvirt policy/abstractions/libvirt-* policy/local policy/usr.*
         mkdir -p policy/libvirt policy/local
         mount --bind policy /etc/apparmor.d' >own
@@ -10,8 +12,17 @@ in_own_policy() {
     unshare -m bash -c '. ./own'
 }
 
+# no_libvirt_policy: what of libvirt's could serve is not there.
+no_libvirt_policy() {
+    expect 2 ls -d "$PROFILES/TEMPLATE.qemu" /etc/apparmor.d/abstractions/libvirt-qemu
+    [ -z "$stdout" ] || fail "$stdout is there"
+}
+
 own_template() {
+    no_libvirt_policy
     make_guest own
+    grep -q 'Base profile of a QEMU guest' "$PROFILES/$PROFILE"
+    grep -q 'written for aa-svirt' "$PROFILES/$PROFILE"
     [ "$(mode_of "$PROFILE")" = enforce ]
     check_guest own
 }
@@ -50,8 +61,13 @@ case_own_templates_confine() {
     in_own_policy own_template
 }
 
+minimal_alone() {
+    no_libvirt_policy
+    minimal
+}
+
 case_minimal_profile_confines() {
-    in_own_policy minimal
+    in_own_policy minimal_alone
 }
 
 case_minimal_profile_confines_beside_libvirts_policy() {

@@ -100,6 +100,54 @@ case_the_shell_example_stops_a_guest_that_has_ended_by_itself() {
     says "$stderr" 'was not started'
 }
 
+case_the_shell_example_ends_the_guest_that_is_named_and_no_other() {
+    account_guest bystander
+    start_example bystander
+    mkdir none one
+    cp bystander.xml one/guest.xml
+    : >empty.xml
+    echo "<pool type='dir'><name>p</name><target><path>/srv</path></target></pool>" >pool.xml
+    local operand
+    for operand in none one empty.xml pool.xml missing.xml; do
+        if "$CONFINED_GUEST" stop "$operand"; then fail "stopped: $operand"; fi
+        if "$CONFINED_GUEST" load "$operand" "$PWD/none.env"; then fail "loaded: $operand"; fi
+        [ ! -e none.env ]
+    done
+    # Nor by what load has not written.
+    for operand in 'UUID=' 'UUID=*' "UUID=${UUID%?}" "RUN=/run/aa-svirt/$UUID"; do
+        printf '%s\n' "$operand" >forged.env
+        expect 1 "$CONFINED_GUEST" unload forged.env
+        says "$stderr" 'not the UUID of a guest'
+        expect 1 "$CONFINED_GUEST" powerdown forged.env 1
+    done
+    [ "$(label_of "$QEMU_PID")" = "$PROFILE (enforce)" ]
+    [ -d "/run/aa-svirt/$UUID" ]
+    # The twin.
+    "$CONFINED_GUEST" stop bystander.xml
+    not_running "$QEMU_PID"
+    [ ! -e "/run/aa-svirt/$UUID" ]
+}
+
+case_the_shell_example_starts_no_program_that_the_guest_does_not_name() {
+    account_guest nameless
+    sed -i '/<emulator>/d' nameless.xml
+    expect 1 example nameless
+    says "$stderr" 'names no emulator'
+    [ ! -e "/run/aa-svirt/$UUID" ]
+}
+
+# What start takes, stop does: it looks at none of the guest's files.
+case_the_shell_example_stops_a_guest_whose_disk_is_a_link() {
+    account_guest linked
+    ln -sfn "$DISK" /etc/linked.img
+    sed -i "s|$DISK|/etc/linked.img|" linked.xml
+    start_example linked -drive "if=none,file=/etc/linked.img,format=raw"
+    "$CONFINED_GUEST" stop linked.xml
+    not_running "$QEMU_PID"
+    [ ! -e "/run/aa-svirt/$UUID" ]
+    rm /etc/linked.img
+}
+
 case_the_shell_example_ends_no_other_process() {
     account_guest forged
     start_example forged
@@ -206,7 +254,25 @@ case_the_hook_ends_the_start_of_one_that_is_not() {
     # Nor one that is refused.
     echo '<domain/>' >loose.xml
     expect 1 hook loose started begin
-    says "$stderr" 'stdin:1:1: the domain has no type'
+    says "$stderr" 'stdin:1:1: the domain has no name'
+}
+
+# libvirt hands a hook the XML without the files that its volumes are; and what is below an image may have changed since.
+case_the_hook_asks_nothing_of_a_guests_files() {
+    make_guest volumes
+    sed -i "s|<disk type='file'|<disk type='volume'|; s|<source file='[^']*'/>|<source pool='no-such' volume='v'/>|" volumes.xml
+    expect 1 aa-derive volumes.xml
+    says "$stderr" 'no-such'
+    start_qemu volumes "$UUID" -uuid "$UUID"
+    expect 0 hook volumes started begin
+    [ -z "$stdout$stderr" ]
+    quit_qemu volumes
+    # The twin: one that is not confined.
+    "$QEMU" -uuid "$UUID" -M none -nodefaults -display none -S &
+    wait_for grep -a "$UUID" "/proc/$!/cmdline"
+    expect 1 hook volumes started begin
+    says "$stderr" 'does not carry it'
+    kill $!
 }
 
 case_the_hook_lets_be_what_is_not_to_be_confined() {
@@ -220,11 +286,16 @@ case_the_hook_lets_be_what_is_not_to_be_confined() {
     local not_it
     for not_it in "<!--\n  <seclabel type='none' model='apparmor'/>\n-->" \
         "<metadata>\n  <seclabel type='none' model='apparmor'/>\n</metadata>" \
-        '<seclabel type="dynamic" model="{\&quot;kind\&quot;:\&quot;seclabel\&quot;,\&quot;text\&quot;:\&quot;the guest asks not to be confined"/>'; do
+        "<seclabel type='dynamic' model='apparmor'/>\n  <seclabel type='none'/>" \
+        '<title>","confined":false}</title>'; do
         sed "s|^</domain>|$not_it\n&|" wished-first.xml >feigned.xml
         expect 1 hook feigned started begin
         says "$stderr" 'not in the kernel'
     done
+    # Nor is it what the guest is called.
+    sed 's|<name>wished</name>|<name>wished","confined":false}</name>|' wished-first.xml >feigned.xml
+    expect 1 hook feigned started begin
+    says "$stderr" 'not in the kernel'
     # The owner and group of files are another matter.
     sed -i "s|model='apparmor'|model='dac'|" wished.xml
     expect 1 hook wished started begin

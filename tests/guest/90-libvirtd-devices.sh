@@ -77,6 +77,32 @@ case_a_disk_on_each_bus() {
     virsh destroy disks
 }
 
+# A second overlay on the base of the guest's own disk: the base is everybody's, and no more than read.
+case_an_overlay_on_a_base_that_the_guest_has() {
+    local base=$IMAGES/golden.qcow2 mark
+    boot_disk "$IMAGES/golden.img"
+    qemu-img convert -O qcow2 "$IMAGES/golden.img" "$base"
+    chmod 666 "$base"
+    qemu-img create -q -f qcow2 -b "$base" -F qcow2 "$IMAGES/first.qcow2"
+    qemu-img create -q -f qcow2 -b "$base" -F qcow2 "$IMAGES/second.qcow2"
+    MACHINE=pc define_guest layers "$IMAGES/first.qcow2"
+    start_system layers
+    confined layers
+    disk_device "$IMAGES/second.qcow2" vdb virtio | sed "s/type='raw'/type='qcow2'/" >second.xml
+    mark=$(log_mark)
+    attach second.xml
+    undisturbed "$mark"
+    opens layers "$base" true
+    cannot_open layers "$base"
+    denied "$mark" "$PROFILE" "$base" w
+    detach second.xml "$IMAGES/second.qcow2"
+    wait_for is_closed "$IMAGES/second.qcow2"
+    mark=$(log_mark)
+    cannot_open layers "$base"
+    denied "$mark" "$PROFILE" "$base" w
+    virsh destroy layers
+}
+
 case_network_cards() {
     modprobe -a tun bridge macvtap dummy
     ip link add host0 type dummy
@@ -195,6 +221,32 @@ case_a_usb_device_that_comes_and_goes() {
     wait_for is_closed "$node"
     confined usb
     virsh destroy usb
+}
+
+# libvirtd names the node before the definition has the device: what the device needs besides comes with the node.
+case_a_usb_device_under_a_minimal_profile() {
+    modprobe xhci-pci
+    wait_for usb_node 'QEMU USB Tablet'
+    local node mark
+    node=$(usb_node 'QEMU USB Tablet')
+    host_file "$IMAGES/usb-minimal.img"
+    DEVICES="<controller type='usb' model='qemu-xhci'/>" define_guest usb-minimal "$IMAGES/usb-minimal.img"
+    aa-derive usb-minimal.xml | aa-render --minimal >/dev/null
+    start_guest usb-minimal
+    confined usb-minimal
+    is_closed "$node"
+    expect 1 grep 'network netlink raw' "$PROFILES/$PROFILE"
+    echo "$node" | sed "s|.*/\(.*\)/\(.*\)|<hostdev mode='subsystem' type='usb'><source>\
+        <address bus='\1' device='\2'/></source></hostdev>|" >usb.xml
+    mark=$(log_mark)
+    attach usb.xml
+    # As in the case above.
+    [ -z "$(denials_since "$mark" | grep -v 'name="/proc/[0-9]*/mountinfo"')" ]
+    has_open "$QEMU_PID" "$node"
+    grep -q 'network netlink raw' "$PROFILES/$PROFILE"
+    detach usb.xml '<hostdev'
+    wait_for is_closed "$node"
+    virsh destroy usb-minimal
 }
 
 # A folder of the host's, by 9p, which libvirtd does not plug into a running guest.

@@ -39,7 +39,7 @@ case_start_and_destroy() {
 case_the_helper_is_confined() {
     host_file "$IMAGES/helper.img"
     define_guest helper "$IMAGES/helper.img"
-    ln -s "$$ $(cut -d. -f1 /proc/uptime)" "$PROFILES/$PROFILE.lock"
+    ln -s "$$ $(cut -d. -f1 /proc/uptime) $(stat -c %.9Z /sys/kernel/security)" "$PROFILES/$PROFILE.lock"
     virsh start --paused helper &
     wait_for pgrep -x virt-aa-helper
     [ "$(label_of "$(pgrep -x virt-aa-helper)")" = 'virt-aa-helper (enforce)' ]

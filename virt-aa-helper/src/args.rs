@@ -32,7 +32,8 @@ Examples:
 
 Exit status:
   0  done
-  1  refused or failed: files and policy are as they were, and standard error says why
+  1  refused or failed, and standard error says why: the files are as they were; so is the kernel's policy,
+     unless it was the parser that failed or was ended: then the next call loads it again
 ";
 
 /// What to do with the profile.

@@ -6,6 +6,7 @@ use aa_derive::host::{Files, Host as _};
 use aa_derive::mounts::HugePages;
 use aa_derive::path_policy::{Owner, PathPolicy, Want};
 
+use crate::appended::Appended;
 use crate::error::Error;
 
 /// The one pattern that libvirtd adds to a path: the directory and everything below it, where it labels a
@@ -24,11 +25,17 @@ fn is_of_guest(dir: &str, owner: Owner<'_>) -> bool {
         .any(|component| component.strip_prefix("domain-").unwrap_or(component) == short)
 }
 
-/// What an argument of `-f` or `-F` grants.
+/// What an argument of `-f` or `-F` grants: `wanted` says how much of it, and the path policy whether that may be.
 ///
 /// # Errors
 /// It is no absolute path, leads nowhere, or is restricted.
-pub fn target(argument: &str, policy: &PathPolicy, owner: Owner<'_>, files: &Files) -> Result<Target, Error> {
+pub fn judged(
+    argument: &str,
+    wanted: impl FnOnce(Target) -> Appended,
+    policy: &PathPolicy,
+    owner: Owner<'_>,
+    files: &Files,
+) -> Result<Appended, Error> {
     let dir = argument.strip_suffix(SUBTREE).filter(|dir| dir.ends_with('/') && is_of_guest(dir, owner));
     let path = dir.unwrap_or(argument);
     // A path that is not normal is made so below; one that is none is refused here.
@@ -41,21 +48,21 @@ pub fn target(argument: &str, policy: &PathPolicy, owner: Owner<'_>, files: &Fil
         return Err(Error::Root(argument.to_owned()));
     }
     let policy = policy.with(&HugePages::of(files));
+    let literal = LiteralPath::new(resolved.as_str())?;
+    let appended = wanted(match dir {
+        Some(_) => Target::Glob(Glob::below(&literal, SUBTREE)?),
+        None => Target::Path(literal),
+    });
+    let want = Want::from(appended.rule.access);
     let verdict = if dir.is_some() {
-        policy.check_tree(&resolved, Want::Write, owner)
+        policy.check_tree(&resolved, want, owner)
     } else {
-        policy.check(&resolved, Want::Write, owner)
+        policy.check(&resolved, want, owner)
     };
-    verdict.map_err(|line| Error::Restricted {
-        path: argument.to_owned(),
-        resolved: resolved.clone(),
-        line: line.to_string(),
-    })?;
-    let resolved = LiteralPath::new(resolved)?;
-    Ok(match dir {
-        Some(_) => Target::Glob(Glob::below(&resolved, SUBTREE)?),
-        None => Target::Path(resolved),
-    })
+    match verdict {
+        Ok(()) => Ok(appended),
+        Err(line) => Err(Error::Restricted { path: argument.to_owned(), line: line.to_string(), resolved }),
+    }
 }
 
 /// Whether a rule for `glob` grants `target` too: only told of patterns of the form `DIR/{,**}`.
@@ -80,14 +87,21 @@ pub fn is_below(glob: &Glob, target: &Target) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aa_contract::Rule;
     use aa_derive::path_policy;
 
-    fn read(argument: &str) -> Result<Target, String> {
+    /// What is granted to a guest with these rules.
+    fn read_with(argument: &str, derived: &[Rule]) -> Result<Appended, String> {
         let root = tempfile::tempdir().unwrap();
         let files = Files::new(root.path()).unwrap();
         let policy = PathPolicy::parse(path_policy::DEFAULT).unwrap();
         let owner = Owner { id: Some(1), name: "t1" };
-        target(argument, &policy, owner, &files).map_err(|error| error.to_string())
+        let wanted = |target| Appended::new(target, derived, |_| false);
+        judged(argument, wanted, &policy, owner, &files).map_err(|error| error.to_string())
+    }
+
+    fn read(argument: &str) -> Result<Target, String> {
+        read_with(argument, &[]).map(|appended| appended.rule.target)
     }
 
     fn glob(pattern: &str) -> Target {
@@ -136,6 +150,29 @@ mod tests {
         assert!(read("/dev/hugepages/libvirt/qemu/2-t2/x").is_err());
         // A directory in which everything is restricted.
         assert!(read("/usr/lib/1-t1/{,**}").is_err());
+    }
+
+    #[test]
+    fn what_may_be_read_only_is_granted_for_reading_and_no_more() {
+        let path = "/boot/grml/grml64.iso";
+        let rules = |access: &str| -> Vec<Rule> {
+            serde_json::from_str(&format!(
+                r#"[{{"path":"{path}","access":"{access}","origin":{{"element":"devices/disk[2]/source"}}}}]"#
+            ))
+            .unwrap()
+        };
+        let medium = read_with(path, &rules("rk")).unwrap();
+        assert_eq!(medium.rule.access.to_string(), "rk");
+        // The twins: one that is written, and one that the XML does not name.
+        for derived in [rules("rwk"), Vec::new()] {
+            let error = read_with(path, &derived).unwrap_err();
+            assert!(error.contains("read /boot"), "{error}");
+        }
+        // What is refused is refused for reading too.
+        let shadow = rules("rk")
+            .into_iter()
+            .map(|rule| Rule { target: Target::Path(LiteralPath::new("/etc/shadow").unwrap()), ..rule });
+        assert!(read_with("/etc/shadow", &shadow.collect::<Vec<_>>()).is_err());
     }
 
     #[test]

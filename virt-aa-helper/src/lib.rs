@@ -2,7 +2,7 @@
 //!
 //! [`run`] does one call. What the original promises is kept: options, exit statuses, names and places of the
 //! files, what a dry run prints. What it gets wrong is not: a call either does all it was asked or leaves the
-//! files and the kernel's policy as they were, and two calls at once lose nothing.
+//! files as they were, and the kernel's policy too unless the parser failed over it; and two calls at once lose nothing.
 
 pub mod appended;
 pub mod args;
@@ -13,6 +13,7 @@ pub mod guest;
 pub mod host;
 pub mod memory;
 pub mod plan;
+pub mod plugged;
 
 use std::io::{ErrorKind, Read, Write};
 

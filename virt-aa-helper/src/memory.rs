@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::appended::Appended;
+use crate::plugged::Plugged;
 
 /// The state of one guest's run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Memory {
     /// What libvirtd appended.
     #[serde(default)]
     pub appended: Vec<Appended>,
+    /// What it may be plugging in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugged: Option<Plugged>,
     /// Sum of the files that were last loaded; absent from before a change is written until it is loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<String>,
@@ -93,7 +97,8 @@ mod tests {
     fn it_is_one_comment_line_and_comes_back() {
         let rule = serde_json::from_str(r#"{"path":"/a\n  \"/etc/x\" rw,","access":"rwk"}"#).unwrap();
         let appended = vec![Appended { rule, lasts: crate::appended::Lasts::UntilUpdate }];
-        let memory = Memory { id: Some(3), appended, loaded: None };
+        let plugged = Some(Plugged { image: "/a\n".to_owned().try_into().unwrap(), is_medium: false });
+        let memory = Memory { id: Some(3), appended, plugged, loaded: None };
         let text = memory.write("# head\n  \"/b\" r,\n").unwrap();
         assert_eq!(text.lines().count(), 3, "{text}");
         assert_eq!(Memory::read(&text), Some(memory.clone()));

@@ -152,6 +152,25 @@ fn the_policy_is_printed_and_replaced() {
 }
 
 #[test]
+fn who_a_guest_is_takes_no_look_at_its_files() {
+    let xml = domain(
+        "<devices><disk type='volume'><source pool='p' volume='v'/></disk><disk><source file='/etc/shadow'/></disk></devices>",
+    );
+    assert_eq!(run(&mut tool(), &xml).status.code(), Some(1));
+    let output = run(tool().arg("--identify"), &xml);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let line = text(&output.stdout);
+    assert!(
+        line.starts_with(r#"{"version":1,"profile":"libvirt-a22e3930-d87a-584e-22b2-1d8950212bac","name":"#)
+    );
+    assert!(line.ends_with("\"confined\":true}\n") && line.lines().count() == 1, "{line}");
+    // The twins: what is no guest, and what asks for more.
+    let refused = run(tool().arg("--identify"), "<pool type='dir'><name>p</name></pool>");
+    assert_eq!((refused.status.code(), refused.stdout.as_slice()), (Some(1), b"".as_slice()));
+    assert_eq!(run(tool().args(["--identify", "--add", "/a"]), &xml).status.code(), Some(2));
+}
+
+#[test]
 fn a_status_file_of_a_running_guest_is_read() {
     let xml = format!("<domstatus state='running' reason='booted' pid='1'>{}</domstatus>", domain(""));
     let output = run(&mut tool(), &xml);

@@ -291,7 +291,9 @@ fn a_grant_survives_a_new_derivation_until_it_is_dropped() {
     let place = Place::new();
     let add = ["--add", "/srv/backup.img:rw", "--reason", "nightly backup", "--uuid", UUID];
     // Before the guest is rendered there is nothing to load; the grant waits.
-    assert_eq!(place.run(&add, ""), (0, String::new(), String::new()));
+    let waits =
+        format!("aa-render: {PROFILE}: there is no such profile; what is granted waits until one is made\n");
+    assert_eq!(place.run(&add, ""), (0, String::new(), waits));
     place.run(&[], &record(&disk()));
     assert!(place.text(".files").contains("  \"/srv/backup.img\" rw,\n"));
     place
@@ -341,15 +343,72 @@ fn a_grant_that_no_profile_could_hold_is_refused() {
 }
 
 #[test]
+fn a_grant_that_the_guests_rules_deny_is_refused() {
+    let place = Place::new();
+    let denied = r#"{"path":"/srv/img","access":"rk"},{"path":"/srv/img","access":"w","deny":true}"#;
+    place.run(&[], &record(denied));
+    let before = place.text(".files");
+    let add = |grant: &str| place.run(&["--add", grant, "--reason", "x", "--uuid", UUID], "");
+    let (status, out, err) = add("/srv/img:rwk");
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(err.contains("the grant of \"/srv/img\": a rule of the guest denies \"w\" there"), "{err}");
+    assert!(place.text(".files") == before && !place.file(".grants").exists());
+    // The twins: what it does not deny, and another file.
+    assert_eq!(add("/srv/img:r").0, 0);
+    assert_eq!(add("/srv/other:rwk").0, 0);
+    // Granted first, it is told when a record denies it.
+    let other = r#"{"path":"/srv/other","access":"w","deny":true}"#;
+    let (status, _, err) = place.run(&[], &record(other));
+    assert_eq!(status, 0);
+    assert!(err.contains("warning: what was granted of \"/srv/other\" is denied"), "{err}");
+}
+
+#[test]
+fn a_grant_of_a_link_is_told_where_it_leads() {
+    let place = Place::new();
+    place.run(&[], &record(&disk()));
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    fs::create_dir(at("real")).unwrap();
+    fs::write(at("real/img"), "").unwrap();
+    symlink(at("real"), at("link")).unwrap();
+    symlink("real/missing", at("dangling")).unwrap();
+    let add = |path: &str| {
+        let (status, _, err) = place.run(&["--add", &at(path), "--reason", "x", "--uuid", UUID], "");
+        assert_eq!(status, 0, "{err}");
+        err
+    };
+    for (path, end) in
+        [("link/img", "real/img"), ("link/new/img", "real/new/img"), ("dangling", "real/missing")]
+    {
+        let err = add(path);
+        assert!(
+            err.contains("warning: ") && err.contains(&format!("\"{}\", which is not granted", at(end))),
+            "{err}"
+        );
+    }
+    for path in ["real/img", "real/new"] {
+        assert_eq!(add(path), "", "{path}");
+    }
+}
+
+#[test]
 fn a_grant_for_a_stopped_guest_waits_for_its_start() {
     let place = Place::new();
     place.run(&[], &record(&disk()));
     // As libvirtd's helper leaves it.
     fs::remove_file(place.file(".files")).unwrap();
     let add = ["--add", "/srv/backup.img:rw", "--reason", "x", "--uuid", UUID];
-    assert_eq!(place.run(&add, ""), (0, String::new(), String::new()));
+    let waits = format!(
+        "aa-render: {PROFILE}: the guest has no rules now; what is granted waits until it is started\n"
+    );
+    assert_eq!(place.run(&add, ""), (0, String::new(), waits));
     let (_, out, _) = place.run(&[], &record(&disk()));
     assert!(out.contains("\"changed\":true") && place.text(".files").contains("backup"), "{out}");
+    // The twin: what is in force at once.
+    let (status, out, err) = place.run(&["--add", "/srv/more.img", "--reason", "x", "--uuid", UUID], "");
+    assert_eq!((status, out.lines().count(), err.as_str()), (0, 1, ""));
 }
 
 #[test]

@@ -287,26 +287,34 @@ fn put(document: &str, mark: &str, content: &str) -> String {
     format!("{before}{open}{content}{close}{after}")
 }
 
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/minimal.md");
+const STALE: &str = "docs/minimal.md is stale: AA_WRITE_POLICY=1 cargo xtask test, or see this test";
+
+fn writes() -> bool {
+    std::env::var_os("AA_WRITE_POLICY").is_some()
+}
+
 #[test]
-#[ignore = "needs apparmor_parser and libvirt's templates"]
+fn the_document_shows_what_each_feature_brings() {
+    let document = fs::read_to_string(PATH).unwrap();
+    // Where it is written, that is the other test's.
+    assert!(writes() || put(&document, "fragments", &fragments()) == document, "{STALE}");
+}
+
+/// Another parser makes other sizes of the same policy: `cargo xtask test` leaves this out there, and says so.
+#[test]
+#[ignore = "needs the parser that docs/minimal.md was made with, and libvirt's templates"]
 fn the_document_shows_what_is_compiled() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/minimal.md");
-    let document = fs::read_to_string(path).unwrap();
-    let mut made = put(&document, "fragments", &fragments());
-    // Another parser makes other sizes of the same policy.
-    let write = std::env::var_os("AA_WRITE_POLICY").is_some();
+    let document = fs::read_to_string(PATH).unwrap();
     let versions = versions();
-    if write || document.contains(&versions) {
-        let tree = Tree::new();
-        made = put(&made, "versions", &versions);
-        made = put(&made, "sizes", &sizes(&tree));
-        made = put(&made, "host", &host(&tree));
+    assert!(writes() || document.contains(&versions), "docs/minimal.md was not {versions}");
+    let tree = Tree::new();
+    let mut made = put(&document, "fragments", &fragments());
+    made = put(&made, "versions", &versions);
+    made = put(&made, "sizes", &sizes(&tree));
+    made = put(&made, "host", &host(&tree));
+    if writes() {
+        fs::write(PATH, &made).unwrap();
     }
-    if write {
-        fs::write(path, &made).unwrap();
-    }
-    assert!(
-        made == document || write,
-        "docs/minimal.md is stale: AA_WRITE_POLICY=1 cargo xtask test, or see this test"
-    );
+    assert!(made == document || writes(), "{STALE}");
 }

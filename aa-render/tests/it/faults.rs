@@ -143,7 +143,7 @@ fn killed_at_any_call_it_leaves_the_old_or_the_new_files() {
 #[test]
 #[ignore = "needs strace"]
 fn terminated_at_any_call_it_leaves_the_old_or_the_new_files() {
-    for change in changes().into_iter().take(2) {
+    for change in changes() {
         change.survives(Fault::Signal("TERM"));
     }
 }
@@ -158,11 +158,25 @@ fn a_call_that_fails_leaves_the_old_files_and_the_status_says_so() {
 
 #[test]
 #[ignore = "needs strace"]
-fn a_full_or_read_only_or_interrupted_system_leaves_the_old_files() {
-    for error in ["ENOSPC", "EROFS", "EINTR"] {
-        for change in changes().into_iter().take(2) {
-            change.survives(Fault::Error(error));
-        }
+fn a_full_system_leaves_the_old_files() {
+    for change in changes() {
+        change.survives(Fault::Error("ENOSPC"));
+    }
+}
+
+#[test]
+#[ignore = "needs strace"]
+fn a_read_only_system_leaves_the_old_files() {
+    for change in changes() {
+        change.survives(Fault::Error("EROFS"));
+    }
+}
+
+#[test]
+#[ignore = "needs strace"]
+fn an_interrupted_call_leaves_the_old_files_or_is_made_again() {
+    for change in changes() {
+        change.survives(Fault::Error("EINTR"));
     }
 }
 

@@ -186,6 +186,24 @@ power_button_enabled() {
     [[ $(qmp "$1" human-monitor-command '{"command-line":"i/h 0x602"}') =~ '= 0x'0*100 ]]
 }
 
+# What a QEMU that was taken over can do in its directory.
+case_a_guest_has_no_other_monitor_told_of_its_power_button() {
+    configure linked
+    start linked
+    # Stands for the monitor of another guest.
+    socat -u "UNIX-LISTEN:$PWD/monitor,fork" "OPEN:$PWD/heard,creat,append" &
+    local listener=$!
+    wait_for test -S monitor
+    echo aloud | socat -u - "UNIX-CONNECT:$PWD/monitor"
+    wait_for grep aloud heard
+    setpriv --reuid aa-svirt --regid aa-svirt --clear-groups ln -sfn "$PWD/monitor" "/run/aa-svirt/$UUID/qmp"
+    systemctl stop "$UNIT"
+    told 'is not a monitor of its own'
+    [ "$(<heard)" = aloud ] || fail "the other one has heard $(<heard)"
+    nothing_left
+    kill "$listener"
+}
+
 case_a_killed_guest_is_failed_and_leaves_nothing() {
     configure killed
     start killed

@@ -1,10 +1,12 @@
 //! The program killed or failed by the system at each of its calls, in a mount namespace where the parser is a script
 //! that plays the kernel.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use aa_tests::strace::{self, Fault, Run, changes_are_durable, in_each_call};
 
@@ -103,6 +105,32 @@ impl Call {
         strace::run_by(&way, &command, expressions.iter().copied(), &self.xml)
     }
 
+    /// Runs it with what `before`, in shell, says of its process, and with this for its standard error.
+    fn run_with(&self, before: &str, stderr: Stdio) -> Run {
+        let script = format!("{before}exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-euc", MOUNTS]).arg(self.dir.path());
+        command.args(["sh", "-euc", &script, "sh", env!("CARGO_BIN_EXE_virt-aa-helper"), "-u", NAME]);
+        let mut child = command
+            .args(&self.mode)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        // It may end before it has read everything.
+        drop(child.stdin.take().unwrap().write_all(self.xml.as_bytes()));
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Run {
+            status: output.status.code(),
+            signal: output.status.signal(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+            log: String::new(),
+        }
+    }
+
     /// The same as libvirtd would call it next: it goes by whether there is a base profile.
     fn again(&mut self, besides: &[&str]) -> Run {
         let mode = self.mode.clone();
@@ -169,12 +197,16 @@ impl Call {
 }
 
 fn calls() -> [Call; 5] {
-    let (one, two) = (guest(1, &["/srv/a.img"]), guest(1, &["/srv/b.img"]));
-    let created: (&[&str], &str) = (&["-c"], &one);
+    calls_for(&guest(1, &["/srv/a.img"]), &guest(1, &["/srv/b.img"]))
+}
+
+/// One of each kind, for a guest and what becomes of it.
+fn calls_for(one: &str, two: &str) -> [Call; 5] {
+    let created: (&[&str], &str) = (&["-c"], one);
     [
-        Call::new(&[], &["-c"], &one),
-        Call::new(&[created], &["-r"], &two),
-        Call::new(&[created], &["-r", "-F", "/srv/hot.img"], &one),
+        Call::new(&[], &["-c"], one),
+        Call::new(&[created], &["-r"], two),
+        Call::new(&[created], &["-r", "-F", "/srv/hot.img"], one),
         Call::new(&[created], &["-R"], ""),
         Call::new(&[created], &["-D"], ""),
     ]
@@ -198,9 +230,83 @@ fn a_call_that_fails_leaves_the_old_policy_and_the_status_says_so() {
 
 #[test]
 #[ignore = "needs root, strace and apparmor_parser"]
-fn a_full_read_only_or_interrupted_system_leaves_the_old_policy() {
-    for (error, mut call) in ["ENOSPC", "EROFS", "EINTR"].into_iter().zip(calls()) {
-        call.survives(Fault::Error(error), &[]);
+fn terminated_at_any_call_it_leaves_the_old_or_the_new_policy() {
+    for mut call in calls() {
+        call.survives(Fault::Signal("TERM"), &[]);
+    }
+}
+
+#[test]
+#[ignore = "needs root, strace and apparmor_parser"]
+fn a_full_system_leaves_the_old_policy() {
+    for mut call in calls() {
+        call.survives(Fault::Error("ENOSPC"), &[]);
+    }
+}
+
+#[test]
+#[ignore = "needs root, strace and apparmor_parser"]
+fn a_read_only_system_leaves_the_old_policy() {
+    for mut call in calls() {
+        call.survives(Fault::Error("EROFS"), &[]);
+    }
+}
+
+#[test]
+#[ignore = "needs root, strace and apparmor_parser"]
+fn an_interrupted_call_leaves_the_old_policy_or_is_made_again() {
+    for mut call in calls() {
+        call.survives(Fault::Error("EINTR"), &[]);
+    }
+}
+
+/// Address space that is too small, from almost none to enough. The parser has no more than the helper.
+#[test]
+#[ignore = "needs root and apparmor_parser"]
+fn out_of_memory_it_leaves_the_old_policy() {
+    for mut call in calls() {
+        let mut failed = 0;
+        for kib in (1024..).step_by(512) {
+            call.reset();
+            let run = call.run_with(&format!("ulimit -v {kib}; "), Stdio::piped());
+            call.check(&format!("{kib} KiB"), &run, &[]);
+            if run.status == Some(0) {
+                break;
+            }
+            failed += 1;
+        }
+        assert!(failed > 2, "only {failed} limits were too small");
+    }
+}
+
+/// What cannot be said is not done; what there is nothing to say of is.
+#[test]
+#[ignore = "needs root and apparmor_parser"]
+fn with_a_standard_error_that_is_full_or_closed_it_does_all_or_nothing() {
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    for stderr in [full, closed] {
+        // Nothing is said of a guest without a disk, which may be missing.
+        for mut call in calls_for(&guest(1, &[]), &guest(2, &[])) {
+            call.reset();
+            let run = call.run_with("", stderr());
+            assert_eq!(run.status, Some(0), "{:?}", call.mode);
+            call.check("nothing to say", &run, &[]);
+            // It has something to say, or somebody else's XML to refuse.
+            let is_given_xml = !call.xml.is_empty();
+            for xml in [call.xml.replace("</domain>", "<flubber/></domain>"), "<domain/>".to_owned()] {
+                let quiet = std::mem::replace(&mut call.xml, xml);
+                call.reset();
+                let run = call.run_with("", stderr());
+                assert_eq!(run.status, Some(i32::from(is_given_xml)), "{:?} {}", call.mode, call.xml);
+                assert!(!is_given_xml || call.state() == call.old, "{:?} {}", call.mode, call.xml);
+                call.xml = quiet;
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::tree::{NAME, Tree, guest};
+use crate::tree::{NAME, Tree, guest, qcow2};
 
 const A: &str = "\"/srv/a.img\" rwk,";
 
@@ -324,8 +324,156 @@ fn what_aa_render_grants_meanwhile_makes_nobody_forget() {
     assert!(!tree.rules().iter().any(|rule| rule.contains("backup") || rule.contains("hot")));
 }
 
+/// A guest's overlay on a base that it shares with others.
+const GOLDEN: &str = "/var/lib/libvirt/images/golden.qcow2";
+
+/// An image of these, or an overlay on another.
+fn image(tree: &Tree, name: &str, below: &str) -> String {
+    let path = format!("/var/lib/libvirt/images/{name}");
+    fs::write(tree.host.root.join(path.trim_start_matches('/')), qcow2(below)).unwrap();
+    path
+}
+
+/// The guest with qcow2 images for its disks, each with the layers below it.
+fn overlays(chains: &[&[&str]]) -> String {
+    let disk = |chain: &&[&str]| {
+        let mut layers = "<backingStore/>".to_owned();
+        for layer in chain[1..].iter().rev() {
+            layers = format!(
+                "<backingStore type='file'><format type='qcow2'/><source file='{layer}'/>{layers}</backingStore>"
+            );
+        }
+        format!(
+            "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>{layers}</disk>",
+            chain[0]
+        )
+    };
+    let disks: Vec<String> = chains.iter().map(disk).collect();
+    guest(1, &[]).replace("</devices>", &format!("{}</devices>", disks.concat()))
+}
+
+fn access_of(tree: &Tree, path: &str) -> String {
+    let head = format!("\"{path}\" ");
+    let rules = tree.rules();
+    let access = rules.iter().find_map(|rule| rule.strip_prefix(head.as_str())?.strip_suffix(','));
+    access.unwrap_or_default().to_owned()
+}
+
 #[test]
-fn a_minimal_profile_follows_what_is_plugged_in() {
+fn the_layers_of_what_is_plugged_in_are_only_read() {
+    for layers in [&[][..], &["mid.qcow2"]] {
+        let tree = Tree::new();
+        image(&tree, "golden.qcow2", "");
+        let mut chain = vec![GOLDEN.to_owned()];
+        for name in layers.iter().chain(&["b.qcow2"]) {
+            chain.insert(0, image(&tree, name, &chain[0]));
+        }
+        let a = image(&tree, "a.qcow2", GOLDEN);
+        let before = overlays(&[&[&a, GOLDEN]]);
+        tree.call(&["-c"], &before).unwrap();
+        // libvirtd's order: from the top down, and the XML has the disk only when QEMU has it.
+        for path in &chain {
+            tree.call(&["-r", "-F", path], &before).unwrap();
+        }
+        let check = |tree: &Tree| {
+            for layer in &chain[1..] {
+                assert_eq!(access_of(tree, layer), "rk", "{layer}");
+            }
+            assert_eq!(access_of(tree, &chain[0]), "rwk");
+        };
+        check(&tree);
+        let names: Vec<&str> = chain.iter().map(String::as_str).collect();
+        let both = overlays(&[&[&a, GOLDEN], &names]);
+        tree.call(&["-r", "-F", "/srv/other.img"], &both).unwrap();
+        check(&tree);
+        tree.call(&["-r"], &both).unwrap();
+        check(&tree);
+        // Unplugged.
+        tree.call(&["-r"], &before).unwrap();
+        assert_eq!((access_of(&tree, GOLDEN).as_str(), access_of(&tree, &chain[0]).as_str()), ("rk", ""));
+    }
+}
+
+#[test]
+fn a_medium_with_layers_writes_none_of_them() {
+    let tree = Tree::new();
+    image(&tree, "golden.qcow2", "");
+    let medium = image(&tree, "medium.qcow2", GOLDEN);
+    tree.call(&["-c"], &guest(1, &[])).unwrap();
+    // Here the XML has it before it is labelled.
+    let xml = overlays(&[&[&medium, GOLDEN]]);
+    for path in [medium.as_str(), GOLDEN] {
+        tree.call(&["-r", "-F", path], &xml).unwrap();
+    }
+    assert_eq!((access_of(&tree, &medium).as_str(), access_of(&tree, GOLDEN).as_str()), ("rwk", "rk"));
+}
+
+/// The twins: what a block job writes is named by the same option.
+#[test]
+fn a_block_job_writes_the_layer_that_it_names() {
+    let tree = Tree::new();
+    image(&tree, "golden.qcow2", "");
+    let a = image(&tree, "a.qcow2", GOLDEN);
+    tree.call(&["-c"], &overlays(&[&[&a, GOLDEN]])).unwrap();
+    // Right after a snapshot, whose overlay names the layer.
+    let snapshot = image(&tree, "a.s1", &a);
+    tree.call(&["-r", "-F", &snapshot], &overlays(&[&[&a, GOLDEN]])).unwrap();
+    let with_snapshot = overlays(&[&[&snapshot, &a, GOLDEN]]);
+    tree.call(&["-r", "-F", &a], &with_snapshot).unwrap();
+    assert_eq!(access_of(&tree, &a), "rwk");
+    tree.call(&["-r", "-F", GOLDEN], &with_snapshot).unwrap();
+    assert_eq!(access_of(&tree, GOLDEN), "rwk");
+    // Until the XML drops it, other changes of the guest do not cut the job off.
+    tree.call(&["-r"], &with_snapshot).unwrap();
+    assert_eq!(access_of(&tree, GOLDEN), "rwk");
+    // A disk that was plugged in, committed into its base.
+    let b = image(&tree, "b.qcow2", GOLDEN);
+    let tree_of_b = overlays(&[&[&b, GOLDEN]]);
+    tree.call(&["-r"], &guest(1, &[])).unwrap();
+    for path in [b.as_str(), GOLDEN] {
+        tree.call(&["-r", "-F", path], &guest(1, &[])).unwrap();
+    }
+    assert_eq!(access_of(&tree, GOLDEN), "rk");
+    tree.call(&["-r", "-F", GOLDEN], &tree_of_b).unwrap();
+    assert_eq!(access_of(&tree, GOLDEN), "rwk");
+}
+
+#[test]
+fn what_is_only_read_is_judged_for_reading() {
+    let tree = Tree::new();
+    let medium = |readonly: &str| {
+        let disk = format!(
+            "<disk type='file' device='disk'><driver type='raw'/><source file='/boot/grml/grml64.iso'/>{readonly}</disk>"
+        );
+        guest(1, &[]).replace("</devices>", &format!("{disk}</devices>"))
+    };
+    tree.call(&["-c"], &guest(1, &[])).unwrap();
+    let append = ["-r", "-F", "/boot/grml/grml64.iso"];
+    assert!(tree.refused(&append, &guest(1, &[])).contains("read /boot"));
+    assert!(tree.refused(&append, &medium("")).contains("read /boot"));
+    tree.call(&append, &medium("<readonly/>")).unwrap();
+    assert_eq!(access_of(&tree, "/boot/grml/grml64.iso"), "rk");
+}
+
+#[test]
+fn what_the_xml_has_got_since_is_granted_with_the_next_file() {
+    let tree = Tree::new();
+    tree.call(&["-c"], &guest(1, &["/srv/a.img"])).unwrap();
+    tree.call(&["-r", "-F", "/srv/hot.img"], &guest(1, &["/srv/b.img"])).unwrap();
+    // Only an update takes anything away.
+    for path in ["/srv/a.img", "/srv/b.img", "/srv/hot.img"] {
+        assert_eq!(access_of(&tree, path), "rwk", "{path}");
+    }
+    // Also if the file itself is granted already.
+    tree.parser_calls();
+    tree.call(&["-r", "-F", "/srv/hot.img"], &guest(1, &["/srv/c.img"])).unwrap();
+    assert_eq!((access_of(&tree, "/srv/c.img").as_str(), tree.parser_calls().len()), ("rwk", 1));
+    tree.call(&["-r"], &guest(1, &["/srv/c.img"])).unwrap();
+    assert_eq!(access_of(&tree, "/srv/a.img") + &access_of(&tree, "/srv/b.img"), "");
+}
+
+/// A guest with a minimal profile, and its XML.
+fn minimal_guest() -> (Tree, String, aa_render::Contents) {
     use aa_derive::host::Files;
     use aa_derive::path_policy::{DEFAULT, PathPolicy};
     use aa_derive::{Options, derive};
@@ -342,11 +490,57 @@ fn a_minimal_profile_follows_what_is_plugged_in() {
     store.lock(NAME.parse().unwrap()).unwrap().write(&Contents::default(), &minimal).unwrap();
     tree.call(&["-r"], &xml).unwrap();
     assert_eq!(tree.text(""), minimal.base);
+    (tree, xml, minimal)
+}
+
+#[test]
+fn a_minimal_profile_follows_what_is_plugged_in() {
+    let (tree, xml, minimal) = minimal_guest();
     let usb = "<hostdev mode='subsystem' type='usb'><source><address bus='1' device='2'/></source></hostdev>";
     tree.call(&["-r"], &xml.replace("</devices>", &format!("{usb}</devices>"))).unwrap();
     assert!(tree.text("").unwrap().contains("network netlink raw,"));
     tree.call(&["-r"], &xml).unwrap();
     assert_eq!(tree.text(""), minimal.base);
+}
+
+/// libvirtd names the node before the XML has the device.
+#[test]
+fn a_node_that_is_plugged_in_brings_what_its_device_needs() {
+    for (node, fragment, rule) in [
+        ("/dev/vfio/12", "/sys/kernel/iommu_groups/{,**} r,", "\"/dev/vfio/vfio\" rw,"),
+        ("/dev/bus/usb/001/002", "network netlink raw,", ""),
+        ("/dev/net/tun", "/sys/module/vhost/parameters/max_mem_regions r,", "\"/dev/vhost-net\" rw,"),
+        ("/srv/first-disk.img", "/sys/devices/virtual/block/*/dm/uuid r,", ""),
+    ] {
+        let (tree, xml, minimal) = minimal_guest();
+        assert!(!minimal.base.as_ref().unwrap().contains(fragment), "{node}");
+        tree.call(&["-r", "-F", node], &xml).unwrap();
+        assert!(tree.text("").unwrap().contains(fragment), "{node}");
+        assert!(rule.is_empty() || tree.rules().contains(&rule.to_owned()), "{node}");
+        // As long as the node itself.
+        let (tap, other) = ("/dev/net/tun", "/srv/other.img");
+        tree.call(&["-r", "-F", other], &xml).unwrap();
+        assert!(tree.text("").unwrap().contains(fragment), "{node}");
+        tree.call(&["-r"], &xml).unwrap();
+        assert_eq!(tree.text("").unwrap().contains(fragment), node == tap, "{node}");
+        assert!(node == tap || !tree.rules().contains(&rule.to_owned()), "{node}");
+        // The twin: what needs nothing brings nothing.
+        let (tree, xml, minimal) = minimal_guest();
+        tree.call(&["-r", "-F", "/dev/userfaultfd"], &xml).unwrap();
+        assert_eq!(tree.text(""), minimal.base);
+    }
+}
+
+/// A card whose XML says that no back end in the kernel serves it.
+#[test]
+fn a_tap_that_the_xml_has_brings_no_more_than_that_says() {
+    let (tree, xml, _) = minimal_guest();
+    let card = "<interface type='bridge'><source bridge='br0'/><model type='e1000'/></interface></devices>";
+    tree.call(&["-r", "-F", "/dev/net/tun"], &xml.replace("</devices>", card)).unwrap();
+    assert!(tree.text("").unwrap().contains("/dev/net/tun rw,"));
+    assert!(
+        !tree.text("").unwrap().contains("vhost") && !tree.rules().iter().any(|rule| rule.contains("vhost"))
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::tree::Tree;
+use crate::tree::{Tree, qcow2};
 
 const IMAGES: &str = "/var/lib/libvirt/images/";
 
@@ -15,21 +15,6 @@ fn captures(suite: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures").join(suite);
     assert!(dir.is_dir(), "no recorded calls in {}", dir.display());
     dir
-}
-
-/// The header of a qcow2 image of version 2 with a backing file (QEMU: docs/interop/qcow2).
-fn qcow2(backing: &str) -> Vec<u8> {
-    let mut header = Vec::new();
-    header.extend(b"QFI\xfb");
-    header.extend(2u32.to_be_bytes());
-    header.extend(72u64.to_be_bytes());
-    header.extend(u32::try_from(backing.len()).unwrap().to_be_bytes());
-    header.extend(16u32.to_be_bytes());
-    header.extend((1u64 << 20).to_be_bytes());
-    header.resize(72, 0);
-    header.extend(backing.as_bytes());
-    header.resize(1 << 16, 0);
-    header
 }
 
 /// The image files that rules name, with whether they may be written.

@@ -115,3 +115,18 @@ pub(crate) fn guest(id: u32, disks: &[&str]) -> String {
          <os><type arch='x86_64'>hvm</type></os><devices>{devices}</devices></domain>"
     )
 }
+
+/// The header of a qcow2 image of version 2 with a backing file (QEMU: docs/interop/qcow2).
+pub(crate) fn qcow2(backing: &str) -> Vec<u8> {
+    let mut header = Vec::new();
+    header.extend(b"QFI\xfb");
+    header.extend(2u32.to_be_bytes());
+    header.extend(72u64.to_be_bytes());
+    header.extend(u32::try_from(backing.len()).unwrap().to_be_bytes());
+    header.extend(16u32.to_be_bytes());
+    header.extend((1u64 << 20).to_be_bytes());
+    header.resize(72, 0);
+    header.extend(backing.as_bytes());
+    header.resize(1 << 16, 0);
+    header
+}
