@@ -137,7 +137,9 @@ fn wait_until(deadline: Instant, memory: Option<u64>) -> Result<Duration, Failur
 }
 
 fn check_memory(pid: u32, limit: Option<u64>) -> Result<(), Failure> {
-    let resident = std::fs::read_to_string(format!("/proc/{pid}/status")).ok().and_then(|text| {
+    // Its name in there may be any bytes.
+    let resident = std::fs::read(format!("/proc/{pid}/status")).ok().and_then(|bytes| {
+        let text = String::from_utf8_lossy(&bytes);
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
     });

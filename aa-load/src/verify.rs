@@ -1,6 +1,7 @@
 //! Whether guests are confined as they should be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,11 +11,12 @@ use aa_contract::{Loaded, ProfileName};
 use crate::error::Error;
 use crate::parameters;
 use crate::status::Found;
-use crate::tasks::{self, Process, Task, command_lines, enters, of_uuid, threads, unless_gone, words};
+use crate::tasks::{self, Process, Task, command_lines, enters, of_uuid, threads, words};
 
 /// Every process whose command line has `-uuid` and a UUID behind it, as QEMU's has, and that root or the account of
-/// a service has started: what an ordinary user's says of itself proves nothing. What calls aa-confine is not the
-/// guest but on its way there.
+/// a service has started: what an ordinary user's says of itself proves nothing. QEMU takes `--uuid` too, and so does
+/// many a tool that is about a guest: with that one, what is known to be another program is none. What calls aa-confine
+/// is not the guest but on its way there.
 ///
 /// # Errors
 /// [`Error::Host`]: `/proc`, a command line or a user in it cannot be read. A process that ended meanwhile is none.
@@ -25,7 +27,7 @@ pub fn hypervisors(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error
         let mut words = words(&line);
         let mut names: Vec<ProfileName> = Vec::new();
         while let Some(word) = words.next() {
-            if word == "-uuid" || word == "--uuid" {
+            if word == "-uuid" || word == "--uuid" && !is_another_program(&directory) {
                 names.extend(words.next().as_deref().and_then(of_uuid));
             }
         }
@@ -42,15 +44,22 @@ pub fn hypervisors(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error
 /// Whether no ordinary user has started a process; not so if it ended. What cannot be asked is no proof of that.
 fn is_of_a_service(process: &Path) -> Result<bool, Error> {
     let path = process.join("status");
-    let Some(status) = unless_gone(fs::read_to_string(&path)).map_err(Error::host(&path))? else {
-        return Ok(false);
-    };
+    let Some(status) = tasks::read(&path).map_err(Error::host(&path))? else { return Ok(false) };
     // The real user: a set-user-ID program has another effective one. Some take that for their real one too, as sudo
     // does while it waits for a password.
     let user =
         status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
     let is_set_user_id = fs::metadata(process.join("exe")).is_ok_and(|program| program.mode() & 0o4000 != 0);
     Ok(!is_set_user_id && user.is_none_or(|user| !is_ordinary(user)))
+}
+
+/// Whether a process executes what is not called as QEMU's programs are. What may not be asked is no proof of that.
+fn is_another_program(process: &Path) -> bool {
+    fs::read_link(process.join("exe")).is_ok_and(|program| {
+        let name = program.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+        let name = name.strip_suffix(" (deleted)").unwrap_or(&name);
+        !name.starts_with("qemu") && name != "kvm"
+    })
 }
 
 /// Accounts of people, `nobody`, and what people have for their containers, by Debian's policy (9.2.2) and
@@ -241,6 +250,30 @@ mod tests {
             assert!(!found("qemu -uuid UUID", user), "{user}");
         }
         assert!(found("x --uuid UUID", 0));
+        // The kernel knows what it is that has such a line.
+        for (program, is_found) in [
+            ("/usr/bin/qemu-system-x86_64", true),
+            ("/usr/libexec/qemu-kvm (deleted)", true),
+            ("/usr/bin/kvm", true),
+            ("/usr/lib/aa-svirt/bin/aa-render", false),
+            ("/usr/bin/python3.13", false),
+            ("/usr/bin/kvm-tool", false),
+        ] {
+            let exe = proc.path().join("9/exe");
+            std::os::unix::fs::symlink(program, &exe).unwrap();
+            assert_eq!(found("x --add /a --uuid UUID", 0), is_found, "{program}");
+            assert!(found("x -uuid UUID", 0), "{program}");
+            fs::remove_file(&exe).unwrap();
+        }
+        // Whoever names a process names no line of its status.
+        let path = proc.path().join("9/status");
+        for (status, is_found) in [
+            (b"Name:\t\xff\nUid:\t0\t0\t0\t0\n".as_slice(), true),
+            (b"Name:\t\xff\\nUid:\t0\nUid:\t1000\t0\t0\t0\n", false),
+        ] {
+            fs::write(&path, status).unwrap();
+            assert_eq!(!hypervisors(proc.path()).unwrap().is_empty(), is_found);
+        }
         // On its way there.
         assert!(!found("setpriv aa-confine --uuid UUID -- qemu -uuid UUID", 0));
         assert!(found("timeout 9 qemu -uuid UUID", 0));
