@@ -24,13 +24,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The mode as a record tells it.
+    /// The mode as a record tells it: `kill` enforces, and ends the process besides.
     ///
     /// # Errors
-    /// [`Error::Mode`]: it is neither `enforce` nor `complain`.
+    /// [`Error::Mode`]: it is another.
     pub fn record_mode(&self) -> Result<Mode, Error> {
         match self.mode.as_str() {
-            "enforce" => Ok(Mode::Enforce),
+            "enforce" | "kill" => Ok(Mode::Enforce),
             "complain" => Ok(Mode::Complain),
             other => Err(Error::Mode(other.to_owned())),
         }
@@ -312,6 +312,9 @@ pub(crate) mod tests {
         let found = kernel.find(name).unwrap().unwrap();
         assert_eq!(found.entry.hash, Some(Hash::Sha1("00".into())));
         assert_eq!(found.entry.record_mode().unwrap(), Mode::Complain);
+        let of = |mode: &str| Entry { mode: mode.into(), ..found.entry.clone() }.record_mode();
+        assert_eq!((of("enforce").unwrap(), of("kill").unwrap()), (Mode::Enforce, Mode::Enforce));
+        assert!(of("unconfined").is_err() && of("prompt").is_err() && of("").is_err());
         assert_eq!(found.children[0].name, format!("{NAME}//passt"));
         assert_eq!(kernel.list().unwrap().len(), 1);
         put(&kernel, &format!("{NAME}.9"), NAME, "enforce", None);

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use aa_contract::{Loaded, ProfileName};
+use aa_contract::{Loaded, Mode, ProfileName};
 
 use crate::error::Error;
 use crate::parameters;
@@ -92,7 +92,7 @@ pub fn verify(
     if mode != parameters::ENFORCE {
         return Err(Error::Unverified(format!("AppArmor as a whole is in mode {mode}, not enforce")));
     }
-    if held.entry.mode != "enforce" {
+    if !matches!(held.entry.record_mode(), Ok(Mode::Enforce)) {
         return Err(Error::Unverified(format!("in mode {}, not enforce", held.entry.mode)));
     }
     let tasks = found.tasks.get(&name).into_iter().flatten();
@@ -120,7 +120,7 @@ pub fn verify(
 /// That a thread's label enforces. A stack of profiles in different modes shows as mixed; the profile's own mode is
 /// looked at elsewhere.
 fn check_mode(task: &Task) -> Result<(), Error> {
-    if matches!(task.mode.as_str(), "enforce" | "mixed") {
+    if matches!(task.mode.as_str(), "enforce" | "kill" | "mixed") {
         return Ok(());
     }
     Err(Error::Unverified(format!("{task} carries it in mode {}", task.mode)))
@@ -167,7 +167,13 @@ mod tests {
         refused("not in the kernel");
         put(&kernel, &format!("{NAME}.1"), NAME, "complain", None);
         refused("complain");
+        put(&kernel, &format!("{NAME}.1"), NAME, "unconfined", None);
+        refused("unconfined");
+        put(&kernel, &format!("{NAME}.1"), NAME, "kill", None);
+        assert!(check().is_ok());
         put(&kernel, &format!("{NAME}.1"), NAME, "enforce", None);
+        assert!(check().is_ok());
+        tasks::tests::put(&proc, 9, 9, &format!("{NAME} (kill)"));
         assert!(check().is_ok());
         tasks::tests::put(&proc, 9, 9, &format!("{NAME} (enforce)"));
         call(&proc, 9, &format!("qemu -uuid {}", uuid()), 64055);

@@ -103,6 +103,7 @@ impl Bases {
         });
         let base = match kept {
             Some(base) => base,
+            None if host.cache.is_still() => return Err(Refused("a base that only looking does not make")),
             None => {
                 let made = audit::denied(&text, &paths).and_then(|audited| {
                     Base::make(&|uuid, rules| source.text(uuid, rules), &audited, compile)

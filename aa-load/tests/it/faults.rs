@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use aa_tests::strace::{self, Fault, Run, in_each_call};
 
@@ -198,7 +199,21 @@ fn a_parser_that_lies_is_not_believed() {
     // Without a hash the kernel does not say that it is this policy.
     fs::write(host.at(&format!("{NAME}.blob")), blob(NAME, 4)).unwrap();
     parser(&FAKE.replace("rm \"$blob\"", "rm \"$blob\" \"$dir/sha256\"; exit 1"));
-    host.expect(&[NAME], "", 3, &[], &["no privilege"], "compile load");
+    let not_known = "whether it was loaded is not known";
+    host.expect(&[NAME], "", 3, &[], &["no privilege", not_known], "compile load");
+    // Its refusal of the policy is one all the same; other errors say nothing of the policy.
+    for (code, status, said) in [(22, 1, "EINVAL"), (12, 3, "ENOMEM"), (28, 3, "another error")] {
+        parser(&FAKE.replace(load, &format!("exit {code}")));
+        host.expect(&["--no-cache", NAME], "", status, &[], &[said], "compile");
+    }
+    // Nor does a kernel that cannot be asked any more.
+    for (salt, end, said) in [(5, "exit 1", "no privilege"), (6, "exit 0", "policy/profiles")] {
+        fs::write(host.at(&format!("{NAME}.blob")), blob(NAME, salt)).unwrap();
+        let gone = format!("rm \"$blob\"; mv \"$here/fs/apparmor/policy/profiles\" \"$here/gone\"; {end}");
+        parser(&FAKE.replace("rm \"$blob\"", &gone));
+        host.expect(&["--no-cache", NAME], "", 3, &[], &[said, not_known], "compile load");
+        fs::rename(host.at("gone"), host.at("fs/apparmor/policy/profiles")).unwrap();
+    }
 }
 
 #[test]
@@ -218,14 +233,17 @@ fn a_parser_that_outlives_a_killed_call_keeps_the_next_waiting() {
     fs::write(host.at("slow"), "").unwrap();
     let mut child = host.command(&[NAME]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     while host.at("slow").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(update.held(), update.old);
-    update.load(2);
+    update.write(2);
+    // Whether there is a cache or not: the next waits where the profile is.
+    let output = host.run(&["--no-cache", NAME], "");
+    assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(update.held(), update.new);
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(update.held(), update.new);
     // The lock is all that it is handed, and only to load.
     let handed = |what: &str| {
@@ -243,8 +261,11 @@ fn a_parser_that_outlives_a_killed_call_keeps_the_next_waiting() {
         handed("compile")
     );
     let load = own(handed("load"));
-    assert!(load.iter().any(|line| line.contains("cache/lock-")), "{load:?}");
-    assert!(load.iter().all(|line| line.contains("cache/lock-") || line.contains("load-fds")), "{load:?}");
+    assert!(load.iter().any(|line| line.contains("d/.aa-render.lock")), "{load:?}");
+    assert!(
+        load.iter().all(|line| line.contains("d/.aa-render.lock") || line.contains("load-fds")),
+        "{load:?}"
+    );
 }
 
 #[test]
@@ -353,27 +374,124 @@ fn a_profile_of_another_user_is_not_loaded() {
 
 #[test]
 fn loads_and_removals_at_once_take_turns() {
+    for with_cache in [true, false] {
+        let host = Host::new();
+        for name in [NAME, OTHER] {
+            assert!(host.run(&[name], "").status.success());
+        }
+        fs::write(host.at("base/abstractions/one"), "/other r,\n").unwrap();
+        drop(fs::remove_file(host.at("log")));
+        let names = [NAME, OTHER].map(|name| name.parse().unwrap());
+        let more: &[&str] = if with_cache { &[] } else { &["--no-cache"] };
+        let calls = [&[NAME][..], &["--direct", OTHER, NAME], &["remove", OTHER]];
+        let start = || calls.map(|args| spawn(&host, &[more, args].concat()));
+        let waits = |children: &mut [Child]| {
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(children.iter_mut().all(|child| child.try_wait().unwrap().is_none()), "{with_cache}");
+            assert!(!host.at("log").exists());
+            assert_eq!(fs::read_to_string(host.at("fs/apparmor/.remove")).unwrap(), "");
+        };
+        // While one holds the locks, no other touches the kernel: neither of the tools that write profiles, nor another
+        // aa-load that names another directory.
+        let mut children = if with_cache {
+            let cache = aa_load::Cache::open(&host.at("cache")).unwrap();
+            let locks = cache.lock(names).unwrap();
+            let mut children = start();
+            waits(&mut children);
+            drop(locks);
+            children
+        } else {
+            let turn = aa_render::Turn::take(&host.at("d"), &names.into()).unwrap();
+            let mut children = start();
+            waits(&mut children);
+            drop(turn);
+            children
+        };
+        for child in &mut children {
+            assert!(child.wait().unwrap().success());
+        }
+        assert_eq!(fs::read_to_string(host.at("fs/apparmor/.remove")).unwrap(), OTHER);
+    }
+}
+
+fn spawn(host: &Host, args: &[&str]) -> Child {
+    host.command(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn without_its_lock_nothing_is_loaded_and_nothing_removed() {
     let host = Host::new();
-    for name in [NAME, OTHER] {
-        assert!(host.run(&[name], "").status.success());
+    host.expect(&[NAME], "", 0, &["added"], &[], "compile load");
+    let removed = || fs::read_to_string(host.at("fs/apparmor/.remove")).unwrap();
+    let calls = [&["--direct", NAME][..], &["replace", NAME], &["remove", NAME], &["gc", "--min-age", "0"]];
+    let lock = host.at("d/.aa-render.lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    for args in calls {
+        for more in [&[][..], &["--no-cache"]] {
+            host.expect(&[args, more].concat(), "", 3, &[], &["d/.aa-render.lock: "], "");
+        }
     }
-    // While one holds the locks, no other touches the kernel.
-    let cache = aa_load::Cache::open(&host.at("cache")).unwrap();
-    let locks = cache.lock([NAME, OTHER].map(|name| name.parse().unwrap())).unwrap();
-    fs::write(host.at("base/abstractions/one"), "/other r,\n").unwrap();
-    drop(fs::remove_file(host.at("log")));
-    let calls = [&[NAME][..], &["--direct", OTHER, NAME], &["remove", OTHER]];
-    let mut children: Vec<_> = calls
-        .map(|args| host.command(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
-        .into_iter()
-        .collect();
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(children.iter_mut().all(|child| child.try_wait().unwrap().is_none()));
-    assert!(!host.at("log").exists());
-    assert_eq!(fs::read_to_string(host.at("fs/apparmor/.remove")).unwrap(), "");
-    drop(locks);
-    for mut child in children {
-        assert!(child.wait().unwrap().success());
+    fs::remove_dir(&lock).unwrap();
+    // The same of the cache's own, for who has one.
+    for entry in fs::read_dir(host.at("cache")).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.file_name().unwrap().to_str().unwrap().starts_with("lock-") {
+            fs::remove_file(&entry).unwrap();
+            symlink("/dev/null", &entry).unwrap();
+        }
     }
-    assert_eq!(fs::read_to_string(host.at("fs/apparmor/.remove")).unwrap(), OTHER);
+    for args in calls {
+        host.expect(args, "", 3, &[], &["cache/lock-"], "");
+    }
+    assert_eq!(removed(), "");
+    assert!(host.at("d").join(NAME).exists());
+    // The twin.
+    host.expect(&["remove", "--no-cache", NAME], "", 0, &["removed"], &[], "");
+    assert_eq!(removed(), NAME);
+}
+
+/// Every path below a directory, with its size and time of change.
+fn everything(directory: &Path) -> Vec<(std::path::PathBuf, u64, std::time::SystemTime)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() {
+            all.extend(everything(&entry.path()));
+        }
+        all.push((entry.path(), metadata.len(), metadata.modified().unwrap()));
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let host = Host::new();
+    // Nothing but what the parser that is a script notes of itself.
+    let quiet = FAKE
+        .replace("echo compile >> \"$here/log\"", "")
+        .replace("> \"$here/features-seen\"", "> /dev/null")
+        .replace("echo \"$last\" > \"$here/file-seen\"", "");
+    fs::write(host.at("parser"), quiet).unwrap();
+    let dry = |args: &[&str], stdin: &str, part: &str| {
+        let before = everything(host.dir.path());
+        let output = host.run(&[&["--dry-run"], args].concat(), stdin);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(part), "{args:?}: {}", text(&output.stdout));
+        assert_eq!(everything(host.dir.path()), before, "{args:?}");
+    };
+    dry(&["add", NAME], "", "added");
+    dry(&["--merge", NAME], "", "added");
+    dry(&["--direct", NAME], "", "added");
+    dry(&[], &host.record(NAME), "added");
+    host.expect(&[NAME], "", 0, &["added"], &[], "load");
+    std::thread::sleep(Duration::from_millis(20));
+    dry(&[NAME], "", "unchanged");
+    dry(&["--merge", NAME], "", "unchanged");
+    dry(&["remove", NAME], "", "removed");
+    dry(&["gc", "--min-age", "0"], "", "removed");
+    // The twin: gc's mark, at the least, is renewed by the same without it.
+    let before = everything(host.dir.path());
+    host.expect(&[NAME], "", 0, &["unchanged"], &[], "");
+    assert_ne!(everything(host.dir.path()), before);
 }

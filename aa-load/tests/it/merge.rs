@@ -1,6 +1,7 @@
 //! `--merge` as a whole, with the real parser behind a script that counts its runs and plays the kernel.
 
 use std::fs;
+use std::process::Command;
 
 use crate::support::{FAKE, Host, NAME, OTHER, text};
 
@@ -84,6 +85,37 @@ fn the_second_guest_costs_no_compile_and_each_change_makes_a_new_base() {
 
 #[test]
 #[ignore = "needs apparmor_parser"]
+fn a_cache_at_a_relative_path_is_the_callers() {
+    let host = host();
+    let words =
+        "--merge --verbose --dir d --base base --securityfs fs --proc proc --cache-dir cache --parser parser";
+    let output = Command::new(env!("CARGO_BIN_EXE_aa-load"))
+        .args(words.split(' ').chain(args(&[NAME])))
+        .current_dir(host.dir.path())
+        .output()
+        .unwrap();
+    let error = text(&output.stderr);
+    assert!(output.status.success() && !error.contains("compiled whole"), "{error}");
+    let log = fs::read_to_string(host.at("log")).unwrap();
+    assert_eq!(log.split_whitespace().collect::<Vec<_>>().join(" "), format!("{BASE} load"));
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn only_looking_makes_no_base_and_takes_one_that_is_there() {
+    let host = host();
+    let verbose = ["--merge", "--verbose", "--dry-run", NAME];
+    let refused = "compiled whole: a base that only looking does not make";
+    load(&host, &[OTHER], "added", "compile load");
+    host.expect(&args(&verbose), "", 0, &["added"], &[refused], "compile");
+    load(&host, &["--merge", OTHER], "replaced", &format!("{BASE} load"));
+    let output = host.run(&args(&verbose), "");
+    let error = text(&output.stderr);
+    assert!(output.status.success() && !error.contains("compiled whole"), "{error}");
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
 fn what_is_not_merged_is_compiled_and_said_only_when_asked() {
     let host = host();
     load(&host, &["--merge", NAME], "added", &format!("{BASE} load"));
@@ -163,7 +195,7 @@ fn no_spelling_of_a_denial_is_overlooked() {
     fs::write(host.at("base/abstractions/empty"), "").unwrap();
     fs::write(host.at(&format!("base/local/{NAME}")), "  deny /secret/** w,\n").unwrap();
     rules(&host, NAME, "  \"/secret/disk.img\" rw,\n");
-    let verbose = args(&["--merge", "--verbose", "--dry-run", NAME]);
+    let verbose = args(&["--merge", "--verbose", NAME]);
     let whole = fs::read_to_string(host.at("d").join(NAME)).unwrap();
     let outside = host.at("outside/a,b");
     let outside = format!("include {}", outside.display());

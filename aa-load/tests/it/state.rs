@@ -215,9 +215,10 @@ fn gc_looks_again_under_the_locks() {
     for name in [NAME, OTHER] {
         host.age(name);
     }
-    let cache = aa_load::Cache::open(&host.at("cache")).unwrap();
-    let locks = cache.lock([NAME, OTHER].map(|name| name.parse().unwrap())).unwrap();
-    let mut command = host.command(&["gc"]);
+    // As aa-render has it while it writes, whether gc has a cache or not.
+    let names = [NAME, OTHER].map(|name| name.parse().unwrap());
+    let locks = aa_render::Turn::take(&host.at("d"), &names.into()).unwrap();
+    let mut command = host.command(&["gc", "--no-cache"]);
     let mut gc = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert!(gc.try_wait().unwrap().is_none());
@@ -265,12 +266,16 @@ fn gc_knows_guests_with_a_directory_each() {
 }
 
 #[test]
-fn a_whole_set_is_never_added() {
+fn a_whole_set_is_replaced_and_nothing_else() {
     let host = Host::new();
     for _ in 0..2 {
         host.expect(&["add", "--direct", NAME], "", 2, &[], &["does not go with add"], "");
         assert!(fs::read(host.at("fs/apparmor/.replace")).unwrap().is_empty());
         host.load(&[NAME]);
     }
+    for verb in ["remove", "status", "verify", "gc", "doctor"] {
+        host.expect(&[verb, "--direct"], "", 2, &[], &[&format!("does not go with {verb}")], "");
+    }
+    assert_eq!(host.removed(), "");
     host.expect(&["replace", "--direct", NAME], "", 0, &["unchanged"], &[], "");
 }
