@@ -448,7 +448,7 @@ impl Loader {
         let policy = self.bases.policy(profile, &host, &mut compile);
         let policy = policy.and_then(|policy| match Self::check(profile, &policy) {
             Ok(()) => Ok(policy),
-            Err(_) => Err(Refused("merged policy that is not of this profile alone")),
+            Err(_) => Err(Refused::of("merged policy that is not of this profile alone")),
         });
         policy
             .map_err(|refused| {

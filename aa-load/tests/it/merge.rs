@@ -159,8 +159,12 @@ fn a_profile_that_can_have_no_base_costs_no_second_attempt() {
     let host = host();
     let include = "  /one r,\n  audit deny /a w, /b r,\n";
     fs::write(host.at("base/abstractions/one"), include).unwrap();
-    load(&host, &["--merge", NAME], "added", "compile load");
-    load(&host, &["--merge", OTHER], "added", "compile load");
+    // Nor is the reason forgotten.
+    for name in [NAME, OTHER] {
+        let verbose = args(&["--merge", "--verbose", name]);
+        let why = format!("{name}: compiled whole: a line with \"audit\" in a form that is not known");
+        host.expect(&verbose, "", 0, &["added"], &[&why], "compile load");
+    }
     // One that the parser refuses is refused as ever.
     rules(&host, NAME, "  \"/refuse-me\" rwk,\n");
     fs::write(host.at("base/abstractions/one"), "  /one r\n").unwrap();
