@@ -5,11 +5,11 @@ use std::process::Command;
 
 use crate::support::{FAKE, Host, NAME, OTHER, text};
 
-const PINNED: &str = "/usr/share/apparmor-features/features";
+pub(crate) const PINNED: &str = "/usr/share/apparmor-features/features";
 /// Compiles of a new base: under three names, and one for the rule that is denied with `audit`.
 const BASE: &str = "compile compile compile compile";
 
-fn host() -> Host {
+pub(crate) fn host() -> Host {
     let host = Host::new();
     let real = FAKE.replace(
         r#"cat "$here/$(basename "$last").blob" ;;"#,
