@@ -15,7 +15,8 @@ pub enum Verb {
     Remove,
     /// Tell what is wanted, on disk, in the kernel, and in use.
     Status,
-    /// Fail unless each profile is loaded, in enforce mode, and every process of the guest carries it. Without names:
+    /// Fail unless each profile is loaded, in enforce mode, every process of the guest carries it, and what libvirt runs
+    /// beside it is confined. Without names:
     /// of each guest that has a file, is loaded, or runs.
     Verify,
     /// Remove what no definition and no process needs.

@@ -291,14 +291,14 @@ fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
     found.wanted = Some(wanted::read_what_is_there(&args.definitions)?);
     found.mode = Some(parameters::mode(&args.parameters)?);
-    let hypervisors = verify::hypervisors(&args.proc)?;
+    let running = verify::Running::look(&args.proc)?;
     if args.operands.is_empty() {
         // A directory that is not there has no profiles, or was mistyped.
         fs::read_dir(&args.dir).map_err(|source| Error::Host { path: args.dir.clone(), source })?;
-        names = verify::all(&found, &hypervisors);
+        names = verify::all(&found, &running);
     }
     for name in names {
-        if !out.result(&Place::Profile(name), verify::verify(name, &found, &hypervisors, &args.proc)) {
+        if !out.result(&Place::Profile(name), verify::verify(name, &found, &running, &args.proc)) {
             break;
         }
     }

@@ -125,7 +125,7 @@ pub(crate) struct Process {
     pub(crate) directory: PathBuf,
 }
 
-fn processes(proc: &Path) -> Result<impl Iterator<Item = Result<Process, Error>>, Error> {
+pub(crate) fn processes(proc: &Path) -> Result<impl Iterator<Item = Result<Process, Error>>, Error> {
     let entries = fs::read_dir(proc).map_err(Error::host(proc))?;
     Ok(entries.filter_map(move |entry| match entry {
         Ok(entry) => number(&entry.file_name()).map(|pid| Ok(Process { pid, directory: entry.path() })),
