@@ -15,7 +15,8 @@ pub enum Verb {
     Remove,
     /// Tell what is wanted, on disk, in the kernel, and in use.
     Status,
-    /// Fail unless each profile is loaded, in enforce mode, and every process of the guest carries it. Without names:
+    /// Fail unless each profile is loaded, in enforce mode, every process of the guest carries it, and what libvirt runs
+    /// beside it is confined. Without names:
     /// of each guest that has a file, is loaded, or runs.
     Verify,
     /// Remove what no definition and no process needs.
@@ -51,7 +52,7 @@ pub struct Args {
     /// Neither use nor write the cache
     #[arg(long)]
     pub no_cache: bool,
-    /// Only tell what would be done
+    /// Only tell what would be done, and write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// remove: also where a process carries the profile, which is unconfined from then on
@@ -69,13 +70,13 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Profiles worked on at once [default: one for each core]
-    #[arg(long, value_name = "N")]
-    pub jobs: Option<std::num::NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(crate::batch::MOST_JOBS)))]
+    pub jobs: Option<u16>,
     /// Say at the end what was done, though standard error is no terminal
     #[arg(short, long)]
     pub verbose: bool,
-    /// Seconds after which a run of the parser is ended
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    /// Seconds after which a run of the parser is ended, at most a day
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Where guests are defined, as domain XML in *.xml or in domain.xml of a directory for each; may be repeated
     /// [default: libvirt's directories for QEMU and LXC, and /etc/aa-svirt/guests]

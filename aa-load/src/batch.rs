@@ -1,11 +1,15 @@
 //! Many pieces of work on all cores, results in order, memory bounded.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
 
-/// Does `work` on each item with up to `jobs` threads and hands the results to `sink` in the order of the items, as
+/// More threads than any host gains by.
+pub const MOST_JOBS: u16 = 1024;
+
+/// Does `work` on each item with up to `jobs` threads, and at most [`MOST_JOBS`], and hands the results to `sink` in the order of the items, as
 /// soon as they are there. Items are taken as they come, so a pipe is read while earlier items are worked on.
 /// `sink` says whether to go on.
 pub fn ordered<T, R>(
@@ -17,8 +21,15 @@ pub fn ordered<T, R>(
     T: Send,
     R: Send,
 {
+    let jobs = jobs.min(usize::from(MOST_JOBS));
     let items = Mutex::new((0_u64..).zip(items));
-    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let is_over = AtomicBool::new(false);
+    let next = || {
+        let mut items = items.lock().unwrap_or_else(PoisonError::into_inner);
+        let go_on = || !is_over.load(Ordering::Relaxed);
+        // An item may come long after the last result was taken.
+        if go_on() { items.next().filter(|_| go_on()) } else { None }
+    };
     let (sender, results) = sync_channel::<(u64, R)>(jobs);
     std::thread::scope(|scope| {
         let (next, work) = (&next, &work);
@@ -51,6 +62,7 @@ pub fn ordered<T, R>(
             while let Some(result) = early.remove(&due) {
                 due += 1;
                 if !sink(result) {
+                    is_over.store(true, Ordering::Relaxed);
                     // Dropping the receiver on return ends the workers.
                     return;
                 }
@@ -79,6 +91,40 @@ mod tests {
             ordered(jobs, 0..200, work, keep);
             assert_eq!(seen, (0..200).map(|n| n * 2).collect::<Vec<u64>>());
         }
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_not_worked_on() {
+        let (sender, items) = std::sync::mpsc::channel();
+        let worked = Mutex::new(Vec::new());
+        sender.send(0).unwrap();
+        let sink = |()| {
+            // By now another worker waits for the next item; it comes when this is over.
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(200));
+                assert!(sender.send(1).is_ok());
+            });
+            false
+        };
+        let work = |item: u32| worked.lock().unwrap().push(item);
+        ordered(4, items.into_iter(), work, sink);
+        assert_eq!(*worked.lock().unwrap(), [0]);
+    }
+
+    #[test]
+    fn any_number_of_jobs_is_as_good() {
+        let mut seen = 0;
+        ordered(
+            usize::MAX,
+            0..3,
+            |n| n,
+            |_| {
+                seen += 1;
+                true
+            },
+        );
+        assert_eq!(seen, 3);
     }
 
     #[test]

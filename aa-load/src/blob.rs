@@ -1,7 +1,7 @@
 //! Compiled policy: which profiles a blob holds, and the hash that the kernel publishes for each.
 //!
 //! The format is the tagged stream that `security/apparmor/policy_unpack.c` of Linux reads.
-//! Nothing is taken out of it but names, versions and borders.
+//! Nothing is taken out of it but names, versions, modes and borders.
 
 use aa_contract::text::Printable;
 use sha1::Sha1;
@@ -36,6 +36,8 @@ pub struct Compiled<'a> {
     /// Its name.
     pub name: &'a str,
     version: u32,
+    /// As the parser numbers it: 0 enforce, 1 complain, 2 kill, 3 unconfined, 4 prompt.
+    mode: u32,
     /// From after the version header to the end.
     body: &'a [u8],
 }
@@ -56,6 +58,16 @@ impl Compiled<'_> {
         match hash {
             Hash::Sha1(published) => hex(&self.digest::<Sha1>()) == *published,
             Hash::Sha256(published) => self.sha256() == *published,
+        }
+    }
+
+    /// Its mode, if that is neither enforce nor kill, by which what is not allowed does not happen, nor complain.
+    pub(crate) fn lax_mode(&self) -> Option<&'static str> {
+        match self.mode {
+            0..=2 => None,
+            3 => Some("unconfined"),
+            4 => Some("prompt"),
+            _ => Some("that is not known"),
         }
     }
 
@@ -108,15 +120,28 @@ pub fn parse(blob: &[u8]) -> Result<Vec<Compiled<'_>>, BlobError> {
             _ => return Err(BlobError::Unexpected { wanted: "profile name", at: cursor.at }),
         };
         let mut depth = 1_usize;
+        let mut mode = 0;
+        // How many numbers of the profile's own flags have been read: the second is the mode.
+        let mut flags = None;
         while depth > 0 {
             match cursor.item()? {
                 Item::Open => depth += 1,
-                Item::Close => depth -= 1,
-                Item::Name(_) | Item::Text(_) | Item::Blob(_) | Item::U32(_) | Item::Other => {}
+                Item::Close => {
+                    depth -= 1;
+                    flags = None;
+                }
+                Item::Name(name) if depth == 1 => flags = (name == b"flags").then_some(0),
+                Item::U32(number) => {
+                    flags = flags.map(|read| read + 1);
+                    if flags == Some(2) {
+                        mode = number;
+                    }
+                }
+                Item::Name(_) | Item::Text(_) | Item::Blob(_) | Item::Other => {}
             }
         }
         let body = blob.get(start..cursor.at).unwrap_or_default();
-        profiles.push(Compiled { name, version, body });
+        profiles.push(Compiled { name, version, mode, body });
     }
     if profiles.is_empty() { Err(BlobError::Empty) } else { Ok(profiles) }
 }
@@ -220,6 +245,34 @@ pub(crate) mod tests {
         assert!(!profiles[0].has(&hash));
         let hash = Hash::Sha1(hex(&Sha1::digest([&0x0207_2007_u32.to_le_bytes(), &alone[16..]].concat())));
         assert!(profiles[1].has(&hash));
+    }
+
+    #[test]
+    fn the_mode_is_the_second_number_of_the_profiles_own_flags() {
+        let flags = |numbers: &[u32]| {
+            let mut bytes = b"\x04\x06\0flags\0\x07".to_vec();
+            for number in numbers {
+                bytes.push(2);
+                bytes.extend(number.to_le_bytes());
+            }
+            bytes.extend(b"\x08");
+            bytes
+        };
+        let mode = |items: &[Vec<u8>]| {
+            let head = b"\x04\x08\0version\0\x02\x07\x20\x07\x02\x04\x08\0profile\0\x07\x05\x02\0a\0";
+            let blob = [head.as_slice(), &items.concat(), b"\x08"].concat();
+            parse(&blob).unwrap()[0].lax_mode()
+        };
+        for enforced_or_told in [0, 1, 2] {
+            assert_eq!(mode(&[flags(&[0, enforced_or_told, 0])]), None);
+        }
+        assert_eq!(mode(&[flags(&[0, 3, 0])]), Some("unconfined"));
+        assert_eq!(mode(&[flags(&[0, 4])]), Some("prompt"));
+        assert_eq!(mode(&[flags(&[9, 5, 9])]), Some("that is not known"));
+        // Others' numbers, before, behind and within something else.
+        let number = vec![2, 3, 0, 0, 0];
+        let inside = [b"\x04\x02\0x\0\x07".as_slice(), &flags(&[3, 3, 3]), b"\x08"].concat();
+        assert_eq!(mode(&[number.clone(), inside, flags(&[3, 0, 3]), number]), None);
     }
 
     #[test]

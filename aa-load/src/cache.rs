@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use aa_contract::ProfileName;
 use sha2::{Digest, Sha256};
 
+use crate::error::Error;
 use crate::inputs::Sum;
 use crate::parser::{Parser, Version};
 use crate::trust::{self, Problem};
@@ -28,6 +29,8 @@ const NOFOLLOW: i32 = nix::fcntl::OFlag::O_NOFOLLOW.bits();
 #[derive(Debug, Clone)]
 pub struct Cache {
     directory: PathBuf,
+    /// Only looked into: nothing is kept, marked or locked.
+    is_still: bool,
 }
 
 impl Cache {
@@ -42,20 +45,41 @@ impl Cache {
             Err(error) => return Err(error),
         }
         check(directory)?;
-        Ok(Self { directory: directory.to_owned() })
+        Ok(Self { directory: directory.to_owned(), is_still: false })
+    }
+
+    /// Opens the cache for a run that only tells what would be done: it writes nothing there.
+    ///
+    /// # Errors
+    /// It is not there, or somebody else could write to it.
+    pub fn look(directory: &Path) -> io::Result<Self> {
+        check(directory)?;
+        Ok(Self { directory: directory.to_owned(), is_still: true })
+    }
+
+    /// Whether nothing is written.
+    pub(crate) fn is_still(&self) -> bool {
+        self.is_still
     }
 
     /// Waits until no other aa-load works on any of these profiles, and keeps others waiting until the files are
     /// closed. A few hundred files serve all profiles, so none is left behind by a guest that is gone.
     ///
     /// # Errors
-    /// What the system said.
-    pub fn lock(&self, profiles: impl IntoIterator<Item = ProfileName>) -> io::Result<Vec<File>> {
+    /// [`Error::Host`]: what the system said.
+    pub fn lock(&self, profiles: impl IntoIterator<Item = ProfileName>) -> Result<Vec<File>, Error> {
+        if self.is_still {
+            return Ok(Vec::new());
+        }
         let shard =
             |profile: ProfileName| profile.uuid().as_bytes().iter().fold(0_u8, |sum, byte| sum ^ byte);
         // In one order, each once: two that wait for each other would wait for ever.
         let shards: BTreeSet<u8> = profiles.into_iter().map(shard).collect();
-        shards.into_iter().map(|shard| self.lock_file(&format!("lock-{shard:02x}"))).collect()
+        let lock = |shard| {
+            let name = format!("lock-{shard:02x}");
+            self.lock_file(&name).map_err(Error::host(&self.directory.join(name)))
+        };
+        shards.into_iter().map(lock).collect()
     }
 
     fn lock_file(&self, name: &str) -> io::Result<File> {
@@ -74,8 +98,10 @@ impl Cache {
     pub(crate) fn get(&self, profile: ProfileName, key: &Sum) -> Option<Vec<u8>> {
         let path = self.entry(profile);
         let policy = self.get_entry(&path, key)?;
-        // For gc: where the kernel holds it already, nothing else tells of this load.
-        let _ = File::open(&path).and_then(|entry| entry.set_modified(SystemTime::now()));
+        if !self.is_still {
+            // For gc: where the kernel holds it already, nothing else tells of this load.
+            let _ = File::open(&path).and_then(|entry| entry.set_modified(SystemTime::now()));
+        }
         Some(policy)
     }
 
@@ -92,6 +118,9 @@ impl Cache {
     /// # Errors
     /// What the system said. The old entry is whole or gone.
     pub(crate) fn put(&self, profile: ProfileName, key: &Sum, blob: &[u8]) -> io::Result<()> {
+        if self.is_still {
+            return Ok(());
+        }
         self.write(&format!("{profile}.policy"), &whole(key, blob))
     }
 
@@ -122,9 +151,9 @@ impl Cache {
         kept.iter().take(excess).try_for_each(|(_, path)| fs::remove_file(path))
     }
 
-    /// Keeps others from making bases until the file is closed.
-    pub(crate) fn lock_bases(&self) -> io::Result<File> {
-        self.lock_file("lock-bases")
+    /// Keeps others from making bases until the file is closed; nothing if none is made here.
+    pub(crate) fn lock_bases(&self) -> io::Result<Option<File>> {
+        if self.is_still { Ok(None) } else { self.lock_file("lock-bases").map(Some) }
     }
 
     /// Does something with a text as a file in this directory, under [`Cache::lock_bases`].
@@ -182,7 +211,9 @@ impl Cache {
         }
         let version = parser.version()?;
         // Without the entry the next run asks again.
-        if let Ok(_lock) = self.lock_file("lock-parser") {
+        if !self.is_still
+            && let Ok(_lock) = self.lock_file("lock-parser")
+        {
             let _ = self.write("parser", format!("{identity}\n{version}").as_bytes());
         }
         Ok(version)

@@ -51,8 +51,8 @@ pub enum Error {
     /// The parser's output is no policy.
     #[error("apparmor_parser wrote no policy: {0}")]
     Blob(#[from] BlobError),
-    /// A file that the profile reads kept changing while it was compiled.
-    #[error("a file that it includes changes while it is compiled")]
+    /// A file that the profile is made of, or the text of features, kept changing while it was compiled.
+    #[error("a file that it is made of changes while it is compiled")]
     Unstable,
     /// `add` of a profile that is loaded.
     #[error("already in the kernel (use replace)")]
@@ -76,6 +76,15 @@ pub enum Error {
         /// Why it stays.
         source: Box<Self>,
     },
+    /// Such a child is carried by threads, or about to be entered.
+    #[error("in use by {}", tasks(.0))]
+    Carried(Vec<Task>),
+    /// A load was tried, and the kernel does not tell what came of it.
+    #[error("{0}; whether it was loaded is not known")]
+    Unknown(Box<Self>),
+    /// The profile is of a mode that confines nothing, or that no record can tell.
+    #[error("of mode \"{0}\", which is not loaded")]
+    Lax(&'static str),
     /// The kernel holds the profile in a mode that no record can tell.
     #[error("in the kernel in mode \"{}\"", Printable(.0))]
     Mode(String),
@@ -157,6 +166,14 @@ pub enum ParserError {
         /// The parser's message, printable.
         message: String,
     },
+    /// The kernel could not take the compiled policy, whatever it is.
+    #[error("the kernel could not load it: {meaning}: {message}")]
+    Failed {
+        /// The error number's name and sense.
+        meaning: &'static str,
+        /// The parser's message, printable.
+        message: String,
+    },
 }
 
 impl Error {
@@ -181,11 +198,13 @@ impl Error {
             | Self::NotLoaded
             | Self::InUse(_)
             | Self::ReadBack(_)
+            | Self::Carried(_)
+            | Self::Lax(_)
             | Self::Mode(_)
             | Self::Unverified(_) => Exit::Refused,
             Self::Stale { source, .. } => source.exit(),
             Self::Parser(error) => error.exit(),
-            Self::NoAppArmor(_) | Self::Privilege(_) | Self::Host { .. } => Exit::Host,
+            Self::NoAppArmor(_) | Self::Privilege(_) | Self::Host { .. } | Self::Unknown(_) => Exit::Host,
         }
     }
 }
@@ -202,6 +221,9 @@ impl Error {
             Self::Parser(ParserError::Exists) => Self::Parser(ParserError::Exists),
             Self::Parser(ParserError::Kernel { meaning, message }) => {
                 Self::Parser(ParserError::Kernel { meaning, message: message.clone() })
+            }
+            Self::Parser(ParserError::Failed { meaning, message }) => {
+                Self::Parser(ParserError::Failed { meaning, message: message.clone() })
             }
             other => Self::ReadBack(other.to_string()),
         }
@@ -221,6 +243,7 @@ impl ParserError {
             | Self::Signal(_)
             | Self::Version(_)
             | Self::Privilege(_)
+            | Self::Failed { .. }
             | Self::NoAppArmor(_) => Exit::Host,
         }
     }

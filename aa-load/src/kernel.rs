@@ -24,13 +24,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The mode as a record tells it.
+    /// The mode as a record tells it: `kill` enforces, and ends the process besides.
     ///
     /// # Errors
-    /// [`Error::Mode`]: it is neither `enforce` nor `complain`.
+    /// [`Error::Mode`]: it is another.
     pub fn record_mode(&self) -> Result<Mode, Error> {
         match self.mode.as_str() {
-            "enforce" => Ok(Mode::Enforce),
+            "enforce" | "kill" => Ok(Mode::Enforce),
             "complain" => Ok(Mode::Complain),
             other => Err(Error::Mode(other.to_owned())),
         }
@@ -250,8 +250,9 @@ fn read_profile(dir: &Path) -> Result<Option<(ProfileName, InKernel)>, Error> {
 
 /// One profile's directory; `None` if it went away meanwhile.
 fn read_entry(dir: &Path) -> io::Result<Option<Entry>> {
-    let read = |file: &str| match fs::read_to_string(dir.join(file)) {
-        Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned())),
+    // The name may be any bytes, but not of a guest's profile.
+    let read = |file: &str| match fs::read(dir.join(file)) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     };
@@ -306,9 +307,14 @@ pub(crate) mod tests {
         put(&kernel, &format!("{NAME}.3"), NAME, "complain", Some(("sha1", "00")));
         put(&kernel, &format!("{NAME}.3/profiles/passt.4"), "passt", "enforce", Some(("sha256", "11")));
         put(&kernel, "usr.bin.man.5", "/usr/bin/man", "enforce", None);
+        put(&kernel, "libvirt-_.6", "", "enforce", None);
+        fs::write(kernel.root.join("policy/profiles/libvirt-_.6/name"), b"libvirt-\xff\n").unwrap();
         let found = kernel.find(name).unwrap().unwrap();
         assert_eq!(found.entry.hash, Some(Hash::Sha1("00".into())));
         assert_eq!(found.entry.record_mode().unwrap(), Mode::Complain);
+        let of = |mode: &str| Entry { mode: mode.into(), ..found.entry.clone() }.record_mode();
+        assert_eq!((of("enforce").unwrap(), of("kill").unwrap()), (Mode::Enforce, Mode::Enforce));
+        assert!(of("unconfined").is_err() && of("prompt").is_err() && of("").is_err());
         assert_eq!(found.children[0].name, format!("{NAME}//passt"));
         assert_eq!(kernel.list().unwrap().len(), 1);
         put(&kernel, &format!("{NAME}.9"), NAME, "enforce", None);

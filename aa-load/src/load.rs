@@ -1,5 +1,6 @@
 //! Puts profiles into the kernel and reads back what it holds.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,9 +14,10 @@ use crate::error::{Error, ParserError};
 use crate::features;
 use crate::inputs::{Inputs, Sum};
 use crate::kernel::Kernel;
+use crate::locks::Locks;
 use crate::merge::{self, Bases, Host, Refused};
 use crate::parser::{self, Compile, Parser, Version};
-use crate::tasks;
+use crate::tasks::{self, Task};
 use crate::trust::{self, Problem};
 
 /// Where things are and what is wanted.
@@ -68,7 +70,8 @@ impl Options {
     fn absolute(&self) -> Result<Self, Error> {
         let mut options = self.clone();
         let paths = [&mut options.base, &mut options.securityfs].into_iter();
-        for path in paths.chain(&mut options.include).chain(&mut options.policy_features) {
+        let paths = paths.chain(&mut options.include).chain(&mut options.policy_features);
+        for path in paths.chain(&mut options.cache) {
             *path = absolute(path)?;
         }
         Ok(options)
@@ -101,7 +104,8 @@ pub struct Loader {
     cache: Option<Cache>,
     /// Why there is no cache though one was wanted.
     cache_problem: Option<String>,
-    policy_features: Option<PathBuf>,
+    /// What policy may use: the file, which the parser reads, and what was in it.
+    policy_features: Option<(PathBuf, Vec<u8>)>,
     kernel_features: String,
     /// What goes into every key besides the files.
     common: Vec<u8>,
@@ -123,8 +127,10 @@ impl Loader {
         if options.securityfs != Path::new(SECURITYFS) {
             parser = parser.with_interface(kernel.root().to_owned());
         }
-        let (cache, cache_problem) = match options.cache.as_deref().map(Cache::open) {
+        let open = if options.dry_run { Cache::look } else { Cache::open };
+        let (cache, cache_problem) = match options.cache.as_deref().map(open) {
             Some(Ok(cache)) => (Some(cache), None),
+            Some(Err(error)) if options.dry_run && error.kind() == io::ErrorKind::NotFound => (None, None),
             Some(Err(error)) => (None, Some(error.to_string())),
             None => (None, None),
         };
@@ -143,10 +149,14 @@ impl Loader {
         }
         let pinned = || Some(PathBuf::from(features::PINNED)).filter(|path| path.is_file());
         let policy_features = options.policy_features.clone().or_else(pinned);
-        let policy_text = match &policy_features {
-            Some(file) => std::fs::read(file).map_err(Error::host(file))?,
-            None => Vec::new(),
+        let policy_features = match policy_features {
+            Some(file) => {
+                let text = std::fs::read(&file).map_err(Error::host(&file))?;
+                Some((file, text))
+            }
+            None => None,
         };
+        let policy_text = policy_features.as_ref().map_or(&[] as &[u8], |(_, text)| text);
         let identity = parser.identity()?;
         let mut common = Vec::new();
         let base = options.base.as_os_str().as_encoded_bytes();
@@ -155,7 +165,7 @@ impl Loader {
         // Another release may compile or merge otherwise, and what was merged is not what the parser alone makes.
         let release = env!("CARGO_PKG_VERSION").as_bytes();
         let way: &[u8] = if options.merge { b"merged" } else { b"whole" };
-        for part in [release, way, identity.as_bytes(), kernel_features.as_bytes(), &policy_text, base]
+        for part in [release, way, identity.as_bytes(), kernel_features.as_bytes(), policy_text, base]
             .into_iter()
             .chain(std::iter::once(b"include".as_slice()))
             .chain(include)
@@ -208,7 +218,7 @@ impl Loader {
     }
 
     fn load(&self, action: parser::Action, profile: &Profile) -> Result<Loaded, Error> {
-        let locks = self.lock([profile.name])?;
+        let locks = self.lock([profile])?;
         let before = self.kernel.find_again(profile.name)?;
         if action == parser::Action::Add && before.is_some() {
             return Err(Error::Exists);
@@ -222,7 +232,7 @@ impl Loader {
         if self.options.dry_run {
             return Ok(Loaded::new(profile.name, done, None));
         }
-        let written = self.parser.load(action, policy.clone(), locks.first()).map_err(Error::from);
+        let written = self.parser.load(action, policy.clone(), locks.file()).map_err(Error::from);
         self.outcome(profile.name, done, &compiled, written)
     }
 
@@ -236,7 +246,7 @@ impl Loader {
         profiles: &[Profile],
         jobs: usize,
     ) -> Result<Vec<Result<Loaded, Error>>, Error> {
-        let _locks = self.lock(profiles.iter().map(|profile| profile.name))?;
+        let _locks = self.lock(profiles)?;
         let mut results: Vec<Result<Ready, Error>> = Vec::new();
         let work = |profile: Profile| self.ready(&profile);
         let keep = |result| {
@@ -294,10 +304,21 @@ impl Loader {
         written: Result<(), Error>,
     ) -> Result<Loaded, Error> {
         if let Err(error) = written {
-            let held = self.kernel.find_again(name).ok().flatten();
-            let is_there = held.is_some_and(|held| held.difference(compiled).is_none());
-            if !is_there || matches!(error, Error::Parser(ParserError::Exists)) {
-                return Err(error);
+            let refused = |error: &Error| {
+                matches!(error, Error::Parser(ParserError::Exists | ParserError::Kernel { .. }))
+            };
+            match self.kernel.find_again(name) {
+                Ok(Some(held)) if held.difference(compiled).is_none() => {
+                    if matches!(error, Error::Parser(ParserError::Exists)) {
+                        return Err(error);
+                    }
+                }
+                // Without published hashes the kernel does not say that it is this policy, nor that it is not.
+                Ok(Some(held)) if held.entry.hash.is_none() && !refused(&error) => {
+                    return Err(Error::Unknown(Box::new(error)));
+                }
+                Ok(_) => return Err(error),
+                Err(_) => return Err(Error::Unknown(Box::new(error))),
             }
         }
         self.read_back(name, done, compiled)
@@ -310,8 +331,8 @@ impl Loader {
         done: Action,
         compiled: &[blob::Compiled<'_>],
     ) -> Result<Loaded, Error> {
-        let held =
-            self.kernel.find_again(name)?.ok_or_else(|| Error::ReadBack(format!("{name} is missing")))?;
+        let held = self.kernel.find_again(name).map_err(|error| Error::Unknown(Box::new(error)))?;
+        let held = held.ok_or_else(|| Error::ReadBack(format!("{name} is missing")))?;
         // Without published hashes only name and mode can be told.
         if held.entry.hash.is_some()
             && let Some(difference) = held.difference(compiled)
@@ -319,32 +340,41 @@ impl Loader {
             return Err(Error::ReadBack(difference));
         }
         let loaded = Loaded::new(name, done, Some(held.entry.record_mode()?));
+        // One that stays is no reason to leave the others.
+        let mut stays = None;
         for child in &held.children {
             if !compiled.iter().any(|profile| profile.name == child.name)
                 && let Err(source) = self.remove_stale(&child.name)
             {
-                return Err(Error::Stale { loaded, child: child.name.clone(), source: Box::new(source) });
+                stays.get_or_insert((child.name.clone(), Box::new(source)));
             }
         }
-        Ok(loaded)
+        match stays {
+            Some((child, source)) => Err(Error::Stale { loaded, child, source }),
+            None => Ok(loaded),
+        }
     }
 
     /// Removes a child that the profile no longer has. The kernel keeps it otherwise, for anything to change into.
     fn remove_stale(&self, child: &str) -> Result<(), Error> {
-        let in_use = tasks::scan(&self.kernel, &self.options.proc)?
-            .into_values()
-            .flatten()
-            .any(|task| task.label.split("//&").any(|component| component.ends_with(child)));
-        match if in_use { Ok(()) } else { self.kernel.remove(child) } {
+        let carries = |task: &Task| task.label.split("//&").any(|component| component.ends_with(child));
+        let in_use = tasks::in_use(&self.kernel, &self.options.proc)?;
+        let tasks: Vec<Task> = in_use.into_values().flatten().filter(carries).collect();
+        if !tasks.is_empty() {
+            return Err(Error::Carried(tasks));
+        }
+        match self.kernel.remove(child) {
             Err(Error::NotLoaded) => Ok(()),
             other => other,
         }
     }
 
-    fn lock(&self, names: impl IntoIterator<Item = ProfileName>) -> Result<Vec<std::fs::File>, Error> {
-        let Some(cache) = &self.cache else { return Ok(Vec::new()) };
-        let path = || self.options.cache.clone().unwrap_or_default();
-        cache.lock(names).map_err(|source| Error::Host { path: path(), source })
+    /// The locks of these profiles; none for who only looks, since they would leave files behind.
+    fn lock<'a>(&self, profiles: impl IntoIterator<Item = &'a Profile>) -> Result<Locks, Error> {
+        if self.options.dry_run {
+            return Ok(Locks::default());
+        }
+        Locks::take(profiles, self.cache.as_ref())
     }
 
     /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone.
@@ -383,15 +413,22 @@ impl Loader {
         Err(Error::Unstable)
     }
 
-    fn compile(&self, file: &Path) -> Result<Vec<u8>, ParserError> {
+    fn compile(&self, file: &Path) -> Result<Vec<u8>, Error> {
         let job = Compile {
             file,
             base: &self.options.base,
             include: &self.options.include,
-            policy_features: self.policy_features.as_deref(),
+            policy_features: self.policy_features.as_ref().map(|(file, _)| file.as_path()),
             kernel_features: &self.kernel_features,
         };
-        self.parser.compile(&job, self.version)
+        let policy = self.parser.compile(&job, self.version)?;
+        // The key has the text that was read here, and the parser has read the file itself.
+        match &self.policy_features {
+            Some((file, text)) if std::fs::read(file).map_err(Error::host(file))? != *text => {
+                Err(Error::Unstable)
+            }
+            _ => Ok(policy),
+        }
     }
 
     /// The policy by a merge, if that was asked for and is possible.
@@ -411,7 +448,7 @@ impl Loader {
         let policy = self.bases.policy(profile, &host, &mut compile);
         let policy = policy.and_then(|policy| match Self::check(profile, &policy) {
             Ok(()) => Ok(policy),
-            Err(_) => Err(Refused("merged policy that is not of this profile alone")),
+            Err(_) => Err(Refused::of("merged policy that is not of this profile alone")),
         });
         policy
             .map_err(|refused| {
@@ -431,7 +468,8 @@ impl Loader {
         Ok(Sha256::new().chain_update(&self.common).chain_update(files).finalize().into())
     }
 
-    /// That policy is that of one profile and its children: a record must not bring in another.
+    /// That policy is that of one profile and its children, and denies or at least tells: a record must not bring in
+    /// another.
     fn check(profile: &Profile, policy: &[u8]) -> Result<(), Error> {
         let compiled = blob::parse(policy)?;
         let name = profile.name.to_string();
@@ -445,7 +483,9 @@ impl Loader {
         if own != 1 || foreign || names.len() != compiled.len() {
             return Err(Error::OtherProfile { file: profile.file.clone(), found: blob::names(&compiled) });
         }
-        Ok(())
+        // Whatever is done under it would not be denied; the next stage would find that out too late.
+        let own = compiled.iter().find(|compiled| compiled.name == name);
+        own.and_then(blob::Compiled::lax_mode).map_or(Ok(()), |mode| Err(Error::Lax(mode)))
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -227,7 +227,12 @@ impl Parser {
     ///
     /// # Errors
     /// [`ParserError`]: the kernel refused it, or the parser failed.
-    pub fn load(&self, action: Action, blob: Vec<u8>, lock: Option<&File>) -> Result<(), ParserError> {
+    pub fn load(
+        &self,
+        action: Action,
+        blob: Vec<u8>,
+        lock: Option<BorrowedFd<'_>>,
+    ) -> Result<(), ParserError> {
         // Without -j0 it does the work in another process, which would outlive it.
         let mut args: Vec<OsString> = vec![
             "--config-file".into(),
@@ -240,7 +245,7 @@ impl Parser {
             args.extend(["--subdomainfs".into(), directory.into()]);
         }
         let start = |source| ParserError::Start { path: self.path.clone(), source };
-        let lock = lock.map(File::try_clone).transpose().map_err(start)?;
+        let lock = lock.map(|lock| lock.try_clone_to_owned()).transpose().map_err(start)?;
         let stdout = lock.map_or_else(Stdio::piped, Stdio::from);
         let limits = Limits { time: self.time, memory: None, stdout: 64 << 10 };
         let output = self.run_into(stdout, &args, blob, limits)?;
@@ -392,11 +397,12 @@ fn errno_failure(errno: i32, message: String) -> ParserError {
         2 => return ParserError::NoAppArmor(format!("there is no file to load policy by: {message}")),
         1 | 13 => return ParserError::Privilege(message),
         17 => return ParserError::Exists,
-        12 => "ENOMEM, out of memory",
+        12 => return ParserError::Failed { meaning: "ENOMEM, out of memory", message },
         22 => "EINVAL, invalid policy",
         71 => "EPROTO, the blob is not well formed",
         93 => "EPROTONOSUPPORT, the blob is for another kernel",
-        _ => "another error",
+        // Of the policy it says nothing.
+        _ => return ParserError::Failed { meaning: "another error", message },
     };
     ParserError::Kernel { meaning, message }
 }
@@ -428,6 +434,7 @@ fn message(stderr: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aa_contract::Exit;
 
     #[test]
     fn releases_compare_as_numbers() {
@@ -458,6 +465,7 @@ mod tests {
             text(1, "Sorry. You need root privileges to run this program."),
             ParserError::Privilege(_)
         ));
+        assert_eq!((text(244, "").exit(), text(234, "").exit()), (Exit::Host, Exit::Refused));
         for (code, name) in [(234, "EINVAL"), (185, "EPROTO,"), (163, "EPROTONOSUPPORT"), (244, "ENOMEM")] {
             assert!(text(code, "").to_string().contains(name), "{code}");
         }
@@ -466,6 +474,13 @@ mod tests {
         let off = "Warning: unable to find a suitable fs in /proc/mounts, is it mounted?";
         assert!(matches!(text(1, off), ParserError::NoAppArmor(_)));
         assert!(matches!(load_failure(1, off.into()), ParserError::NoAppArmor(_)));
+        // What says nothing of the policy is the host's failure.
+        for code in [5, 12, 28, 256 - 5, 256 - 12, 256 - 28] {
+            assert_eq!(load_failure(code, String::new()).exit(), Exit::Host, "{code}");
+        }
+        for code in [22, 71, 93, 256 - 22, 256 - 71, 256 - 93] {
+            assert_eq!(load_failure(code, String::new()).exit(), Exit::Refused, "{code}");
+        }
         assert!(load_failure(93, String::new()).to_string().contains("EPROTONOSUPPORT"));
         assert!(load_failure(71, String::new()).to_string().contains("EPROTO,"));
         assert!(matches!(load_failure(17, String::new()), ParserError::Exists));

@@ -75,7 +75,8 @@ pub(crate) fn run(
 }
 
 fn watch(child: &mut Child, stdin: Vec<u8>, limits: Limits) -> Result<Output, Failure> {
-    let deadline = Instant::now() + limits.time;
+    // Without end, where the clock does not go that far.
+    let deadline = Instant::now().checked_add(limits.time);
     // The threads are not joined: a grandchild may hold a pipe open after the program was ended.
     let (sender, receiver) = mpsc::channel();
     if let Some(mut pipe) = child.stdin.take() {
@@ -128,8 +129,8 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     std::thread::Builder::new().spawn(work).map(drop).map_err(Failure::Start)
 }
 
-fn wait_until(deadline: Instant, memory: Option<u64>) -> Result<Duration, Failure> {
-    let left = deadline.saturating_duration_since(Instant::now());
+fn wait_until(deadline: Option<Instant>, memory: Option<u64>) -> Result<Duration, Failure> {
+    let left = deadline.map_or(TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
     if left.is_zero() {
         return Err(Failure::Timeout);
     }
@@ -137,7 +138,9 @@ fn wait_until(deadline: Instant, memory: Option<u64>) -> Result<Duration, Failur
 }
 
 fn check_memory(pid: u32, limit: Option<u64>) -> Result<(), Failure> {
-    let resident = std::fs::read_to_string(format!("/proc/{pid}/status")).ok().and_then(|text| {
+    // Its name in there may be any bytes.
+    let resident = std::fs::read(format!("/proc/{pid}/status")).ok().and_then(|bytes| {
+        let text = String::from_utf8_lossy(&bytes);
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
     });
@@ -164,6 +167,12 @@ mod tests {
         let environment = String::from_utf8(output.stderr).unwrap();
         // The shell itself sets PWD and its like; nothing of this process gets through.
         assert!(!environment.contains("CARGO"), "{environment}");
+    }
+
+    #[test]
+    fn one_that_may_take_for_ever_ends_when_it_does() {
+        let limits = Limits { time: Duration::MAX, ..LIMITS };
+        assert_eq!(sh("sleep 0.1; echo x", b"", limits).unwrap().stdout, b"x\n");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use aa_contract::record::to_line;
 use aa_contract::{Exit, Loaded, ProfileName};
 use aa_load::input::{self, Item};
 use aa_load::status::{self, Found};
-use aa_load::{Cache, Error, InUse, Kernel, Loader, Options, Place, Profile};
+use aa_load::{Cache, Error, InUse, Kernel, Loader, Locks, Options, Place, Profile};
 use aa_load::{batch, doctor, gc, parameters, remove, tasks, verify, wanted};
 use clap::ValueEnum;
 
@@ -28,6 +28,13 @@ pub(crate) fn run(mut args: Args) -> Exit {
     };
     let mut out = Output { exit: Exit::Done, progress: Progress::new(io::stderr(), &args), closed: false };
     let done = match verb {
+        // The kernel's one write for a whole set is a replacement.
+        _ if args.direct && verb != Verb::Replace => {
+            let name = verb.to_possible_value();
+            let name = name.as_ref().map_or("this", |value| value.get_name());
+            out.usage(&format!("--direct replaces what is loaded, so it does not go with {name}"));
+            Ok(())
+        }
         Verb::Add | Verb::Replace => load(&args, verb, &mut out),
         Verb::Remove => remove_all(&args, &mut out),
         Verb::Status => show_status(&args, &mut out),
@@ -126,7 +133,7 @@ fn options(args: &Args) -> Options {
         securityfs: args.securityfs.clone(),
         proc: args.proc.clone(),
         dry_run: args.dry_run,
-        time: Duration::from_secs(args.timeout.max(1)),
+        time: Duration::from_secs(args.timeout),
         merge: args.merge,
     }
 }
@@ -145,11 +152,6 @@ fn jobs(args: &Args) -> usize {
 }
 
 fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
-    // The kernel's one write for a whole set is a replacement.
-    if args.direct && matches!(verb, Verb::Add) {
-        out.usage("--direct replaces what is loaded, so it does not go with add");
-        return Ok(());
-    }
     let loader = Loader::new(&options(args))?;
     if let Some(problem) = loader.cache_problem() {
         out.note(&format!("{}: no cache is used: {problem}", args.cache_dir.display()));
@@ -209,11 +211,11 @@ fn load_set(
 fn remove_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let kernel = Kernel::open(&args.securityfs)?;
     let in_use = if args.force { InUse::Force } else { InUse::Refuse };
-    // Where there is no cache, a load at the same time sees that its profile has gone, and fails.
     let cache = if args.no_cache || args.dry_run { None } else { Cache::open(&args.cache_dir).ok() };
     for (place, item) in input::items(&args.operands, &args.dir) {
         let result = item.and_then(|profile| {
-            let _locks = cache.as_ref().and_then(|cache| cache.lock([profile.name]).ok());
+            let _locks =
+                if args.dry_run { Locks::default() } else { Locks::take([&profile], cache.as_ref())? };
             remove(&kernel, &args.proc, profile.name, in_use, args.dry_run)
         });
         if !out.result(&place, result) {
@@ -289,14 +291,14 @@ fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
     found.wanted = Some(wanted::read_what_is_there(&args.definitions)?);
     found.mode = Some(parameters::mode(&args.parameters)?);
-    let hypervisors = verify::hypervisors(&args.proc)?;
+    let running = verify::Running::look(&args.proc)?;
     if args.operands.is_empty() {
         // A directory that is not there has no profiles, or was mistyped.
         fs::read_dir(&args.dir).map_err(|source| Error::Host { path: args.dir.clone(), source })?;
-        names = verify::all(&found, &hypervisors);
+        names = verify::all(&found, &running);
     }
     for name in names {
-        if !out.result(&Place::Profile(name), verify::verify(name, &found, &hypervisors, &args.proc)) {
+        if !out.result(&Place::Profile(name), verify::verify(name, &found, &running, &args.proc)) {
             break;
         }
     }
@@ -309,7 +311,8 @@ fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
         return Ok(());
     }
     let kernel = Kernel::open(&args.securityfs)?;
-    let cache = if args.no_cache { None } else { Cache::open(&args.cache_dir).ok() };
+    let open = if args.dry_run { Cache::look } else { Cache::open };
+    let cache = if args.no_cache { None } else { open(&args.cache_dir).ok() };
     let min_age = Duration::from_secs(args.min_age);
     let places = gc::Places { kernel: &kernel, directory: &args.dir, cache: cache.as_ref(), min_age };
     let look = || -> Result<_, Error> {
@@ -319,14 +322,15 @@ fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
         Ok((gc::plan(&found, &wanted, &places)?, found, wanted))
     };
     let (mut garbage, mut found, mut wanted) = look()?;
-    let locked: BTreeSet<ProfileName> = garbage.iter().map(|item| item.profile).collect();
+    let of = |name| Profile { name, file: args.dir.join(name.to_string()) };
+    let locked: Vec<Profile> = garbage.iter().map(|item| of(item.profile)).collect();
     let cache = cache.as_ref().filter(|_| !args.dry_run);
-    let for_removal = cache.filter(|_| !locked.is_empty());
-    let locks = for_removal.and_then(|cache| cache.lock(locked.iter().copied()).ok());
-    if locks.is_some() {
-        // What was written or loaded since stays; nothing more is loaded from here on.
+    let mut locks = Locks::default();
+    if !locked.is_empty() && !args.dry_run {
+        locks = Locks::take(&locked, cache)?;
+        // What was written or loaded since stays; nothing more is written or loaded from here on.
         (garbage, found, wanted) = look()?;
-        garbage.retain(|item| locked.contains(&item.profile));
+        garbage.retain(|item| locked.iter().any(|profile| profile.name == item.profile));
     }
     for item in &garbage {
         if !collect_one(args, &kernel, item, out) {

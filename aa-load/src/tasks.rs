@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aa_contract::{ProfileName, text::Printable};
@@ -23,7 +24,7 @@ pub struct Task {
     pub tid: u32,
     /// The thread's name as the kernel keeps it.
     pub comm: String,
-    /// The label without the mode, as in `a//&b`.
+    /// The label without the mode, as in `a//&b`; of an aa-confine, what it is about to enter.
     pub label: String,
     /// What stands in brackets behind it; `mixed` for some stacks.
     pub mode: String,
@@ -92,9 +93,11 @@ pub fn in_use(kernel: &Kernel, proc: &Path) -> Result<BTreeMap<ProfileName, Vec<
     let mut found: BTreeMap<ProfileName, Vec<Task>> = BTreeMap::new();
     for process in command_lines(proc)? {
         let (Process { pid, directory }, line) = process?;
-        if let Some(name) = enters(&line) {
+        if let Some(target) = target(&line)
+            && let Some(name) = of_profile(&target)
+        {
             let path = directory.join(format!("task/{pid}"));
-            found.entry(name).or_default().push(task(pid, pid, &path, ""));
+            found.entry(name).or_default().push(task(pid, pid, &path, &target));
         }
     }
     for (name, tasks) in scan(kernel, proc)? {
@@ -111,7 +114,7 @@ pub(crate) fn look(pid: u32, tid: u32, path: &Path) -> Result<Option<Task>, Erro
 
 fn task(pid: u32, tid: u32, path: &Path, text: &str) -> Task {
     let (label, mode) = split(text);
-    let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
+    let comm = read(&path.join("comm")).ok().flatten().unwrap_or_default();
     let comm = comm.trim_end_matches('\n').to_owned();
     Task { pid, tid, comm, label: label.to_owned(), mode: mode.to_owned() }
 }
@@ -122,13 +125,17 @@ pub(crate) struct Process {
     pub(crate) directory: PathBuf,
 }
 
-fn processes(proc: &Path) -> Result<impl Iterator<Item = Result<Process, Error>>, Error> {
+pub(crate) fn processes(proc: &Path) -> Result<impl Iterator<Item = Result<Process, Error>>, Error> {
     let entries = fs::read_dir(proc).map_err(Error::host(proc))?;
     Ok(entries.filter_map(move |entry| match entry {
         Ok(entry) => number(&entry.file_name()).map(|pid| Ok(Process { pid, directory: entry.path() })),
         Err(error) => Some(Err(Error::host(proc)(error))),
     }))
 }
+
+/// Bytes of a command line that are read: an exec has no more of arguments and environment together (execve(2)). What a
+/// process makes of its own afterwards may be of any length, and what is behind these was in no exec.
+const LONGEST_LINE: u64 = 6 << 20;
 
 /// The processes and their command lines. One that ended meanwhile is none.
 pub(crate) fn command_lines(
@@ -137,7 +144,10 @@ pub(crate) fn command_lines(
     Ok(processes(proc)?.filter_map(|process| {
         let read = |process: Process| {
             let path = process.directory.join("cmdline");
-            let line = unless_gone(fs::read(&path)).map_err(Error::host(&path))?;
+            let mut line = Vec::new();
+            let length =
+                fs::File::open(&path).and_then(|file| file.take(LONGEST_LINE).read_to_end(&mut line));
+            let line = unless_gone(length.map(|_| line)).map_err(Error::host(&path))?;
             Ok(line.map(|line| (process, line)))
         };
         process.and_then(read).transpose()
@@ -149,8 +159,13 @@ pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = String> {
     line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned())
 }
 
-/// The guest into whose profile a command line goes by aa-confine, itself or behind others (`setpriv … aa-confine …`).
+/// The guest into whose profile a command line goes by aa-confine.
 pub(crate) fn enters(line: &[u8]) -> Option<ProfileName> {
+    of_profile(&target(line)?)
+}
+
+/// The profile in full into which a command line goes by aa-confine, itself or behind others (`setpriv … aa-confine …`).
+fn target(line: &[u8]) -> Option<String> {
     let is_program = |word: &String| Path::new(word).file_name() == Some(OsStr::new("aa-confine"));
     let mut options =
         words(line).skip_while(|word| !is_program(word)).skip(1).take_while(|word| word != "--");
@@ -160,8 +175,8 @@ pub(crate) fn enters(line: &[u8]) -> Option<ProfileName> {
             None => (word.as_str(), None),
         };
         match option {
-            "--uuid" => return of_uuid(&value.or_else(|| options.next())?),
-            "--profile" => return of_profile(&value.or_else(|| options.next())?),
+            "--uuid" => return Some(of_uuid(&value.or_else(|| options.next())?)?.to_string()),
+            "--profile" => return value.or_else(|| options.next()),
             _ => {}
         }
     }
@@ -194,17 +209,28 @@ pub(crate) fn threads(process: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
     Ok(threads)
 }
 
-/// Why this procfs may leave out processes; `None` if it shows all. A tree that is no procfs is taken as it is.
+/// Why this procfs may leave out processes; `None` if it shows all.
 fn leaves_out(kernel: &Kernel, proc: &Path) -> io::Result<Option<String>> {
+    let is_procfs = statfs(proc)?.filesystem_type() == PROC_SUPER_MAGIC;
+    if !is_root(proc, is_procfs, fs::metadata(proc)?.ino()) {
+        return Ok(Some("it is not the root of a procfs".to_owned()));
+    }
     if let Some(options) = hides(proc)? {
         return Ok(Some(format!("it is mounted with {options} and may leave out processes")));
     }
-    let is_procfs = statfs(proc)?.filesystem_type() == PROC_SUPER_MAGIC;
     if is_procfs && is_hosts(kernel) && !shows_the_host(proc) {
         let text = "it may be of another PID namespace than the host's, and leave out processes";
         return Ok(Some(text.to_owned()));
     }
     Ok(None)
+}
+
+/// Whether a directory of this kind and inode may stand for procfs. Where Linux mounts it, an empty directory or another
+/// file system would be a host without processes; elsewhere it is the word of who named the place.
+fn is_root(proc: &Path, is_procfs: bool, inode: u64) -> bool {
+    // The kernel's PROC_ROOT_INO: a directory within procfs has processes of its own, or none.
+    const ROOT: u64 = 1;
+    if is_procfs { inode == ROOT } else { proc != Path::new("/proc") }
 }
 
 /// Whether policy is the host's own, for all that is known. A container with a policy namespace to itself has its own
@@ -229,7 +255,7 @@ fn shows_the_host(proc: &Path) -> bool {
 /// It leaves out whom this process may not trace, unless that is of the group `gid=`. A process under an AppArmor
 /// profile is never sure that it may trace: the other's profile has a say in it as well.
 fn hides(proc: &Path) -> io::Result<Option<String>> {
-    let Some(mounts) = unless_gone(fs::read_to_string(proc.join("self/mountinfo")))? else { return Ok(None) };
+    let Some(mounts) = read(&proc.join("self/mountinfo"))? else { return Ok(None) };
     let Some(options) = mounts.lines().rev().find_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
         (Path::new(mount.split(' ').nth(4)?) == proc).then(|| file_system.split(' ').nth(2))?
@@ -254,7 +280,7 @@ fn is_group(gid: u32) -> bool {
 
 fn may_trace_all(proc: &Path) -> io::Result<bool> {
     const CAP_SYS_PTRACE: u32 = 19;
-    let status = fs::read_to_string(proc.join("self/status"))?;
+    let status = read(&proc.join("self/status"))?.unwrap_or_default();
     let capable = status
         .lines()
         .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
@@ -264,6 +290,12 @@ fn may_trace_all(proc: &Path) -> io::Result<bool> {
 
 pub(crate) fn number(name: &OsStr) -> Option<u32> {
     name.to_str()?.parse().ok()
+}
+
+/// A file of procfs that the kernel keeps short; nothing if it is not there. Names in it are anybody's bytes, and what is no
+/// UTF-8 of them is replaced: no such name is compared with anything.
+pub(crate) fn read(path: &Path) -> io::Result<Option<String>> {
+    Ok(unless_gone(fs::read(path))?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// ENOENT, and ESRCH, which `/proc` gives for a process that ended after the open.
@@ -283,11 +315,8 @@ fn read_label(task: &Path) -> io::Result<Option<String>> {
     // EINVAL: attr/current belongs to another security module, and that of AppArmor is not there.
     const EINVAL: i32 = 22;
     for file in ["attr/apparmor/current", "attr/current"] {
-        match unless_gone(fs::read(task.join(file))) {
-            Ok(Some(bytes)) => {
-                let text = String::from_utf8_lossy(&bytes);
-                return Ok(Some(text.trim_end_matches(['\n', '\0']).to_owned()));
-            }
+        match read(&task.join(file)) {
+            Ok(Some(text)) => return Ok(Some(text.trim_end_matches(['\n', '\0']).to_owned())),
             Ok(None) => {}
             Err(error) if error.raw_os_error() == Some(EINVAL) => {}
             Err(error) => return Err(error),
@@ -306,10 +335,10 @@ fn guests(label: &str) -> impl Iterator<Item = (&str, ProfileName)> {
     // The kernel tells a namespace where it changes: the next component without one is in the same.
     let mut namespace = "";
     label.split("//&").filter_map(move |component| {
-        // `:ns:profile` and `:ns://profile`
+        // `:ns:profile` and `:ns://profile`; to the kernel a namespace's name ends at its first colon.
         let name = match component.strip_prefix(':') {
             Some(rest) => {
-                let (of, name) = rest.rsplit_once(':').unwrap_or((rest, rest));
+                let (of, name) = rest.split_once(':').unwrap_or((rest, rest));
                 namespace = of;
                 name.strip_prefix("//").unwrap_or(name)
             }
@@ -361,6 +390,7 @@ pub(crate) mod tests {
             format!("x{NAME} (enforce)"),
             format!("{NAME}0 (enforce)"),
             format!("other//{NAME} (enforce)"),
+            format!(":ns:a:{NAME} (enforce)"),
             String::new(),
         ] {
             assert!(!counts(&label), "{label}");
@@ -383,6 +413,51 @@ pub(crate) mod tests {
         assert_eq!(tasks[0].to_string(), "process 7 (qemu-system-x86) thread 9");
         assert_eq!(tasks[0].mode, "enforce");
         assert!(scan(&kernel, &proc.join("none")).is_err());
+    }
+
+    #[test]
+    fn a_name_of_any_bytes_is_in_nobodys_way() {
+        let (_root, kernel, proc) = host();
+        put(&proc, 7, 7, &format!("{NAME} (enforce)"));
+        fs::write(proc.join("7/task/7/comm"), b"\xff\n").unwrap();
+        fs::create_dir(proc.join("self")).unwrap();
+        // Another's mount, and that of this tree.
+        let mounts = [b"30 1 0:30 / /mnt/\xff rw - fuse x rw\n".to_vec(), {
+            format!("24 1 0:22 / {} rw - proc proc rw\n", proc.display()).into_bytes()
+        }];
+        fs::write(proc.join("self/mountinfo"), mounts.concat()).unwrap();
+        let tasks = scan(&kernel, &proc).unwrap().remove(&NAME.parse().unwrap()).unwrap();
+        assert_eq!(tasks[0].to_string(), "process 7 (\u{fffd})");
+        // The twin: what hides is seen behind such a name, too.
+        let hidden = String::from_utf8_lossy(&mounts[1]).replace(" proc rw", " proc rw,hidepid=4");
+        fs::write(proc.join("self/mountinfo"), [&mounts[0], hidden.as_bytes()].concat()).unwrap();
+        fs::write(proc.join("self/status"), b"Name:\t\xff\nCapEff:\t0\n").unwrap();
+        assert!(scan(&kernel, &proc).is_err());
+    }
+
+    #[test]
+    fn a_command_line_of_any_length_costs_no_more_than_an_exec_can_have() {
+        let (_root, kernel, proc) = host();
+        put(&proc, 7, 7, "unconfined");
+        let line = proc.join("7/cmdline");
+        fs::write(&line, format!("aa-confine\0--profile\0{NAME}\0--\0true\0")).unwrap();
+        // A hole in a file takes no room, and reading it whole would take all memory.
+        fs::File::options().write(true).open(&line).unwrap().set_len(1 << 40).unwrap();
+        let (_, read) = command_lines(&proc).unwrap().next().unwrap().unwrap();
+        assert_eq!(read.len() as u64, LONGEST_LINE);
+        assert!(in_use(&kernel, &proc).unwrap().contains_key(&NAME.parse().unwrap()));
+    }
+
+    #[test]
+    fn where_procfs_is_mounted_nothing_else_is_believed() {
+        let (usual, given) = (Path::new("/proc"), Path::new("/elsewhere"));
+        for proc in [usual, Path::new("/proc/"), given] {
+            assert!(is_root(proc, true, 1), "{proc:?}");
+            // As of /proc/sys.
+            assert!(!is_root(proc, true, 4_026_531_854), "{proc:?}");
+        }
+        assert!(!is_root(usual, false, 1) && !is_root(Path::new("/proc/"), false, 2));
+        assert!(is_root(given, false, 2));
     }
 
     #[test]
@@ -468,6 +543,7 @@ pub(crate) mod tests {
             format!(":other:{NAME}"),
             format!(":other://{NAME}//passt"),
             format!("unconfined//&:other:{NAME}"),
+            format!(":other:{NAME}//&:a:b"),
             // The second is in the namespace of the first.
             format!(":other:a//&{NAME}"),
         ] {

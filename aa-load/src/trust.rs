@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use aa_render::store::group_may_write;
+
 use crate::error::Error;
 
 /// As many links as Linux follows.
@@ -146,13 +148,13 @@ fn check(path: &Path, metadata: &Metadata, is_kept: bool) -> Result<(), Problem>
 
 /// Why somebody else may write; nothing if nobody may.
 fn others_may_write(metadata: &Metadata, is_kept: bool) -> Option<&'static str> {
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let uid = nix::unistd::geteuid().as_raw();
     if ![0, uid].contains(&metadata.uid()) {
         Some("another user owns it")
     } else if metadata.mode() & 0o002 != 0 && !is_kept {
         Some("everybody may write to it (chmod o-w)")
-    } else if metadata.mode() & 0o020 != 0 && !is_kept && ![0, gid].contains(&metadata.gid()) {
-        Some("a group of other users may write to it (chmod g-w)")
+    } else if !is_kept && group_may_write(metadata.mode(), metadata.gid()) {
+        Some("a group, or whom an access list names, may write to it (chmod g-w)")
     } else {
         None
     }
@@ -199,6 +201,10 @@ mod tests {
         assert!(directories.place(&at("own/deep/file")).is_ok() && directories.0.len() == 1);
         mode("own/deep/file", 0o666);
         assert!(directories.place(&at("own/deep/file")).is_err());
+        mode("own/deep/file", 0o644);
+        // The bits of the group stand for every user of an access list, also where the group is root's own.
+        mode("own/deep/file", 0o664);
+        assert_eq!(file(&at("own/deep/file")).is_ok(), !nix::unistd::geteuid().is_root());
         mode("own/deep/file", 0o644);
         // A circle, a directory, nothing.
         symlink("circle", at("own/circle")).unwrap();

@@ -1,20 +1,72 @@
 //! Whether guests are confined as they should be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use aa_contract::{Loaded, ProfileName};
+use aa_contract::{Loaded, Mode, ProfileName};
 
 use crate::error::Error;
 use crate::parameters;
 use crate::status::Found;
-use crate::tasks::{self, Process, Task, command_lines, enters, of_uuid, threads, unless_gone, words};
+use crate::tasks::{self, Process, Task, command_lines, enters, of_uuid, processes, threads, words};
+
+/// What runs of guests, as one look at all processes tells.
+#[derive(Debug, Default)]
+pub struct Running {
+    /// The processes that [`hypervisors`] finds.
+    pub hypervisors: BTreeMap<ProfileName, Vec<u32>>,
+    /// The processes of each control group that libvirt has made for a guest.
+    groups: BTreeMap<String, Vec<u32>>,
+}
+
+impl Running {
+    /// Looks at all processes.
+    ///
+    /// # Errors
+    /// As [`hypervisors`].
+    pub fn look(proc: &Path) -> Result<Self, Error> {
+        let mut groups: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for process in processes(proc)? {
+            let Process { pid, directory } = process?;
+            if let Some(group) = group(&directory)? {
+                groups.entry(group).or_default().push(pid);
+            }
+        }
+        Ok(Self { hypervisors: hypervisors(proc)?, groups })
+    }
+
+    /// What libvirt runs beside a guest's main process: all that is in the guest's control group.
+    fn beside(&self, process: &Path) -> Result<&[u32], Error> {
+        let group = group(process)?;
+        Ok(group.and_then(|group| self.groups.get(&group)).map_or(&[], Vec::as_slice))
+    }
+}
+
+/// The control group that libvirt has made for the guest whose process this is, and in which it puts what it starts
+/// for that: `machine-qemu\x2d1\x2dname.scope` by systemd, `qemu-1-name.libvirt-qemu` without. Of the first hierarchy
+/// alone, the only one where control groups are of version 2 (cgroups(7), «/proc/pid/cgroup»).
+fn group(process: &Path) -> Result<Option<String>, Error> {
+    let path = process.join("cgroup");
+    let text = tasks::read(&path).map_err(Error::host(&path))?.unwrap_or_default();
+    let is_own = |part: &str| {
+        part.strip_suffix(".scope").is_some_and(|part| part.starts_with("machine-qemu"))
+            || part.ends_with(".libvirt-qemu")
+    };
+    Ok(text.lines().find_map(|line| {
+        let parts: Vec<&str> = line.strip_prefix("0::")?.split('/').collect();
+        let end = parts.iter().position(|part| is_own(part))?;
+        parts.get(..=end).map(|parts| parts.join("/"))
+    }))
+}
 
 /// Every process whose command line has `-uuid` and a UUID behind it, as QEMU's has, and that root or the account of
-/// a service has started: what an ordinary user's says of itself proves nothing. What calls aa-confine is not the
-/// guest but on its way there.
+/// a service has started: what an ordinary user's says of itself proves nothing. QEMU takes `--uuid` too, and so does
+/// many a tool that is about a guest: with that one, what is known to be another program is none. What calls aa-confine
+/// is not the guest but on its way there.
 ///
 /// # Errors
 /// [`Error::Host`]: `/proc`, a command line or a user in it cannot be read. A process that ended meanwhile is none.
@@ -25,7 +77,7 @@ pub fn hypervisors(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error
         let mut words = words(&line);
         let mut names: Vec<ProfileName> = Vec::new();
         while let Some(word) = words.next() {
-            if word == "-uuid" || word == "--uuid" {
+            if word == "-uuid" || word == "--uuid" && !is_another_program(&directory) {
                 names.extend(words.next().as_deref().and_then(of_uuid));
             }
         }
@@ -42,15 +94,22 @@ pub fn hypervisors(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error
 /// Whether no ordinary user has started a process; not so if it ended. What cannot be asked is no proof of that.
 fn is_of_a_service(process: &Path) -> Result<bool, Error> {
     let path = process.join("status");
-    let Some(status) = unless_gone(fs::read_to_string(&path)).map_err(Error::host(&path))? else {
-        return Ok(false);
-    };
+    let Some(status) = tasks::read(&path).map_err(Error::host(&path))? else { return Ok(false) };
     // The real user: a set-user-ID program has another effective one. Some take that for their real one too, as sudo
     // does while it waits for a password.
     let user =
         status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
     let is_set_user_id = fs::metadata(process.join("exe")).is_ok_and(|program| program.mode() & 0o4000 != 0);
     Ok(!is_set_user_id && user.is_none_or(|user| !is_ordinary(user)))
+}
+
+/// Whether a process executes what is not called as QEMU's programs are. What may not be asked is no proof of that.
+fn is_another_program(process: &Path) -> bool {
+    fs::read_link(process.join("exe")).is_ok_and(|program| {
+        let name = program.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+        let name = name.strip_suffix(" (deleted)").unwrap_or(&name);
+        !name.starts_with("qemu") && name != "kvm"
+    })
 }
 
 /// Accounts of people, `nobody`, and what people have for their containers, by Debian's policy (9.2.2) and
@@ -60,43 +119,40 @@ fn is_ordinary(user: u32) -> bool {
 }
 
 /// Every guest that there is anything of: a file, a loaded profile, a process.
-pub fn all(found: &Found, hypervisors: &BTreeMap<ProfileName, Vec<u32>>) -> BTreeSet<ProfileName> {
-    let running = found.wanted.iter().flat_map(|wanted| wanted.running.keys());
-    let names = found.on_disk.iter().chain(found.loaded.keys()).chain(hypervisors.keys()).chain(running);
+pub fn all(found: &Found, running: &Running) -> BTreeSet<ProfileName> {
+    let known = found.wanted.iter().flat_map(|wanted| wanted.running.keys());
+    let names =
+        found.on_disk.iter().chain(found.loaded.keys()).chain(running.hypervisors.keys()).chain(known);
     names.copied().collect()
 }
 
 /// Checks one guest: the profile is loaded, in enforce mode, as AppArmor is as a whole, and so is every process that is
-/// known to be the guest's, with all of its threads.
+/// known to be the guest's, with all of its threads. What libvirt runs beside it is confined, by the guest's profile or by
+/// its own.
 ///
 /// # Errors
 /// [`Error::NotLoaded`], or [`Error::Unverified`] with what is not as it should be; [`Error::Host`]: the threads of a
 /// process cannot be looked at.
-pub fn verify(
-    name: ProfileName,
-    found: &Found,
-    hypervisors: &BTreeMap<ProfileName, Vec<u32>>,
-    proc: &Path,
-) -> Result<Loaded, Error> {
+pub fn verify(name: ProfileName, found: &Found, running: &Running, proc: &Path) -> Result<Loaded, Error> {
     let held = found.loaded.get(&name).ok_or(Error::NotLoaded)?;
     let mode = found.mode.as_deref().unwrap_or("not known");
     if mode != parameters::ENFORCE {
         return Err(Error::Unverified(format!("AppArmor as a whole is in mode {mode}, not enforce")));
     }
-    if held.entry.mode != "enforce" {
+    if !matches!(held.entry.record_mode(), Ok(Mode::Enforce)) {
         return Err(Error::Unverified(format!("in mode {}, not enforce", held.entry.mode)));
     }
     let tasks = found.tasks.get(&name).into_iter().flatten();
     for task in tasks.filter(|task| task.is_under(name)) {
         check_mode(task)?;
     }
-    let running = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
-    let known: BTreeSet<u32> =
-        running.into_iter().chain(hypervisors.get(&name).into_iter().flatten()).copied().collect();
-    for pid in known {
+    let main = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
+    let hypervisors = running.hypervisors.get(&name).into_iter().flatten();
+    let known: BTreeSet<u32> = main.into_iter().chain(hypervisors).copied().collect();
+    for pid in &known {
         // Looked at again: a thread may have started since the scan.
         for (tid, path) in threads(&proc.join(pid.to_string()))? {
-            match tasks::look(pid, tid, &path)? {
+            match tasks::look(*pid, tid, &path)? {
                 Some(task) if task.is_under(name) => check_mode(&task)?,
                 None if !path.join("comm").exists() => {}
                 _ => {
@@ -105,22 +161,70 @@ pub fn verify(
             }
         }
     }
+    if let Some(main) = main {
+        let beside = running.beside(&proc.join(main.to_string()))?.iter();
+        for pid in beside.filter(|pid| !known.contains(pid)) {
+            check_helper(*pid, &proc.join(pid.to_string()), name)?;
+        }
+    }
     Ok(Loaded::new(name, aa_contract::Action::Unchanged, Some(held.entry.record_mode()?)))
+}
+
+/// What libvirt starts for a guest without the guest's label: their tasks are the host's.
+const NOT_LABELLED: [&str; 3] = ["qemu-pr-helper", "vhost-user-gpu", "virtiofsd"];
+
+/// That a process beside a guest's is confined: by the guest's profile, or by that of its own program, which some
+/// distributions have for swtpm and passt.
+fn check_helper(pid: u32, process: &Path, name: ProfileName) -> Result<(), Error> {
+    let exe = fs::read_link(process.join("exe"));
+    match &exe {
+        // A thread of the kernel (vhost), or one that ended: it executes nothing.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(program) => {
+            let program = program.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+            if NOT_LABELLED.contains(&program.strip_suffix(" (deleted)").unwrap_or(&program)) {
+                return Ok(());
+            }
+        }
+        // Whatever it executes, its label tells.
+        Err(_) => {}
+    }
+    for (tid, path) in threads(process)? {
+        match tasks::look(pid, tid, &path)? {
+            Some(task) if task.is_under(name) => check_mode(&task)?,
+            Some(task) if is_enforced(&task) => {}
+            None if !path.join("comm").exists() => {}
+            Some(task) => {
+                return Err(Error::Unverified(format!("{task}, which libvirt runs for it, is not confined")));
+            }
+            None => {
+                return Err(Error::Unverified(format!(
+                    "process {pid}, which libvirt runs for it, is not confined"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// That a thread's label enforces. A stack of profiles in different modes shows as mixed; the profile's own mode is
 /// looked at elsewhere.
 fn check_mode(task: &Task) -> Result<(), Error> {
-    if matches!(task.mode.as_str(), "enforce" | "mixed") {
+    if is_enforced(task) {
         return Ok(());
     }
     Err(Error::Unverified(format!("{task} carries it in mode {}", task.mode)))
+}
+
+fn is_enforced(task: &Task) -> bool {
+    matches!(task.mode.as_str(), "enforce" | "kill" | "mixed")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::tests::{NAME, put, tree};
+    use crate::wanted::Wanted;
 
     /// Gives a process a command line and a real user.
     fn call(proc: &Path, pid: u32, line: &str, user: u32) {
@@ -149,7 +253,7 @@ mod tests {
                 mode: Some("enforce".to_owned()),
                 ..Found::default()
             };
-            verify(name, &found, &hypervisors(&proc).unwrap(), &proc).map_err(|error| error.to_string())
+            verify(name, &found, &Running::look(&proc).unwrap(), &proc).map_err(|error| error.to_string())
         };
         let refused = |what: &str| {
             let error = check().unwrap_err();
@@ -158,7 +262,13 @@ mod tests {
         refused("not in the kernel");
         put(&kernel, &format!("{NAME}.1"), NAME, "complain", None);
         refused("complain");
+        put(&kernel, &format!("{NAME}.1"), NAME, "unconfined", None);
+        refused("unconfined");
+        put(&kernel, &format!("{NAME}.1"), NAME, "kill", None);
+        assert!(check().is_ok());
         put(&kernel, &format!("{NAME}.1"), NAME, "enforce", None);
+        assert!(check().is_ok());
+        tasks::tests::put(&proc, 9, 9, &format!("{NAME} (kill)"));
         assert!(check().is_ok());
         tasks::tests::put(&proc, 9, 9, &format!("{NAME} (enforce)"));
         call(&proc, 9, &format!("qemu -uuid {}", uuid()), 64055);
@@ -196,7 +306,7 @@ mod tests {
             mode: Some("enforce".to_owned()),
             ..Found::default()
         };
-        let check = || verify(name, &found, &hypervisors(&proc).unwrap(), &proc);
+        let check = || verify(name, &found, &Running::look(&proc).unwrap(), &proc);
         tasks::tests::put(&proc, 9, 10, &format!("{NAME} (enforce)"));
         assert!(check().is_ok());
         for label in [format!("{NAME} (complain)"), "unconfined".to_owned()] {
@@ -218,12 +328,78 @@ mod tests {
         let check = |mode: Option<&str>| {
             let found =
                 Found { loaded: kernel.list().unwrap(), mode: mode.map(str::to_owned), ..Found::default() };
-            verify(NAME.parse().unwrap(), &found, &BTreeMap::new(), root.path()).is_ok()
+            verify(NAME.parse().unwrap(), &found, &Running::default(), root.path()).is_ok()
         };
         assert!(check(Some("enforce")));
         for mode in [Some("complain"), Some("kill"), Some("unconfined"), Some(""), None] {
             assert!(!check(mode), "{mode:?}");
         }
+    }
+
+    #[test]
+    fn what_libvirt_runs_beside_a_guest_is_confined_too() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = tree(root.path());
+        put(&kernel, &format!("{NAME}.1"), NAME, "enforce", None);
+        let name: ProfileName = NAME.parse().unwrap();
+        let proc = root.path().join("proc");
+        let start = |pid: u32, program: &str, group: &str, label: &str| {
+            tasks::tests::put(&proc, pid, pid, label);
+            let directory = proc.join(pid.to_string());
+            fs::write(directory.join("cgroup"), format!("5:cpu:/x\n0::{group}\n")).unwrap();
+            let _ = fs::remove_file(directory.join("exe"));
+            if !program.is_empty() {
+                std::os::unix::fs::symlink(program, directory.join("exe")).unwrap();
+            }
+        };
+        let check = || {
+            let wanted = Wanted { running: [(name, 9)].into(), ..Wanted::default() };
+            let found = Found {
+                loaded: kernel.list().unwrap(),
+                tasks: tasks::scan(&kernel, &proc).unwrap(),
+                mode: Some("enforce".to_owned()),
+                wanted: Some(wanted),
+                ..Found::default()
+            };
+            verify(name, &found, &Running::look(&proc).unwrap(), &proc).map_err(|error| error.to_string())
+        };
+        let own = format!("{NAME} (enforce)");
+        for group in ["/machine.slice/machine-qemu\\x2d1\\x2dvm.scope", "/x/machine/qemu-1-vm.libvirt-qemu"] {
+            start(9, "/usr/bin/qemu-system-x86_64", &format!("{group}/libvirt/emulator"), &own);
+            start(10, "/usr/bin/swtpm", group, "unconfined");
+            let error = check().unwrap_err();
+            assert!(error.contains("process 10 (qemu-system-x86), which libvirt runs for it"), "{error}");
+            // Its own profile in complain mode, or one that may not be asked about.
+            start(10, "/usr/bin/swtpm", &format!("{group}/libvirt"), "swtpm (complain)");
+            assert!(check().is_err());
+            fs::remove_dir_all(proc.join("10/task/10/attr")).unwrap();
+            assert!(check().is_err());
+            start(10, "/usr/bin/swtpm", group, &format!("{NAME} (complain)"));
+            assert!(check().is_err());
+            for label in [&own, &format!("{NAME}//passt (enforce)"), "swtpm (enforce)"] {
+                start(10, "/usr/bin/swtpm", group, label);
+                assert_eq!(check().map(|_| ()), Ok(()), "{label}");
+            }
+            // What libvirt gives no label; a thread of the kernel; another guest's, and whose name only begins so.
+            for (program, other) in [
+                ("/usr/libexec/virtiofsd", group.to_owned()),
+                ("/usr/bin/qemu-pr-helper (deleted)", group.to_owned()),
+                ("", group.to_owned()),
+                ("/usr/bin/swtpm", group.replace("vm", "other")),
+                ("/usr/bin/swtpm", format!("{group}x/libvirt")),
+                ("/usr/bin/swtpm", "/system.slice/x.service".to_owned()),
+            ] {
+                start(10, program, &other, "unconfined");
+                assert_eq!(check().map(|_| ()), Ok(()), "{program} {other}");
+            }
+            fs::remove_dir_all(proc.join("10")).unwrap();
+        }
+        // Without a group of the guest's own, as where libvirt makes none, others in it are none of its.
+        for pid in [9, 10] {
+            let label = if pid == 9 { &own } else { "unconfined" };
+            start(pid, "/usr/bin/x", "/system.slice/libvirtd.service", label);
+        }
+        assert!(check().is_ok());
     }
 
     #[test]
@@ -241,6 +417,30 @@ mod tests {
             assert!(!found("qemu -uuid UUID", user), "{user}");
         }
         assert!(found("x --uuid UUID", 0));
+        // The kernel knows what it is that has such a line.
+        for (program, is_found) in [
+            ("/usr/bin/qemu-system-x86_64", true),
+            ("/usr/libexec/qemu-kvm (deleted)", true),
+            ("/usr/bin/kvm", true),
+            ("/usr/lib/aa-svirt/bin/aa-render", false),
+            ("/usr/bin/python3.13", false),
+            ("/usr/bin/kvm-tool", false),
+        ] {
+            let exe = proc.path().join("9/exe");
+            std::os::unix::fs::symlink(program, &exe).unwrap();
+            assert_eq!(found("x --add /a --uuid UUID", 0), is_found, "{program}");
+            assert!(found("x -uuid UUID", 0), "{program}");
+            fs::remove_file(&exe).unwrap();
+        }
+        // Whoever names a process names no line of its status.
+        let path = proc.path().join("9/status");
+        for (status, is_found) in [
+            (b"Name:\t\xff\nUid:\t0\t0\t0\t0\n".as_slice(), true),
+            (b"Name:\t\xff\\nUid:\t0\nUid:\t1000\t0\t0\t0\n", false),
+        ] {
+            fs::write(&path, status).unwrap();
+            assert_eq!(!hypervisors(proc.path()).unwrap().is_empty(), is_found);
+        }
         // On its way there.
         assert!(!found("setpriv aa-confine --uuid UUID -- qemu -uuid UUID", 0));
         assert!(found("timeout 9 qemu -uuid UUID", 0));

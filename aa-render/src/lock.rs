@@ -4,21 +4,27 @@
 //! for nothing but the others of its kind, in the kernel. Debian's profile for libvirt's helper grants no such lock: all
 //! it lets be made and removed are files whose names start like the guest's profile. So there is a link of that
 //! kind besides, which holds who made it and when, and which everybody makes before changing the profile.
+//!
+//! aa-load takes both as well ([`Turn`]), so that nobody puts into the kernel what another is about to replace on disk.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aa_contract::ProfileName;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat, readlinkat, renameat};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat, readlinkat, renameat};
 use nix::libc;
 use nix::sys::signal::kill;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, stat};
 use nix::sys::statfs::{SECURITYFS_MAGIC, statfs};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, UnlinkatFlags, symlinkat, unlinkat};
+
+use crate::error::Error;
 
 /// One file for the locks of all profiles: each locks the byte that its UUID stands for, so no file
 /// per guest is left behind. The parser skips names that start with a dot.
@@ -52,25 +58,78 @@ impl<'a> LinkLock<'a> {
     /// # Errors
     /// It cannot be made, or somebody held it all the time (`TimedOut`).
     pub(crate) fn take(dir: &'a OwnedFd, profile: ProfileName, patience: Duration) -> io::Result<Self> {
-        let lock = link_name(profile);
-        let deadline = Instant::now() + patience;
-        loop {
-            let own = Holder { pid: std::process::id(), since: uptime()?, boot: Boot::this() };
-            match symlinkat(own.text().as_str(), dir, lock.as_str()) {
-                Ok(()) => return Ok(Self { dir, name: lock }),
-                Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            match Holder::of(dir, &lock) {
-                Ok(holder) if !holder.is_alive(own) => take_over(dir, &lock, holder),
-                // Gone since.
-                Err(Errno::ENOENT) => continue,
-                Ok(_) => std::thread::sleep(PAUSE),
-                Err(errno) => return Err(errno.into()),
-            }
-            if Instant::now() >= deadline {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "another call holds it"));
-            }
+        Ok(Self { dir, name: make_link(dir, profile, patience)? })
+    }
+}
+
+/// Every lock of some profiles in one directory, for who puts policy in force that it has not written. Dropping it gives
+/// them back.
+#[derive(Debug)]
+pub struct Turn {
+    dir: OwnedFd,
+    links: Vec<String>,
+    bytes: OwnedFd,
+}
+
+impl Turn {
+    /// Waits until nobody else changes any of the profiles. The directory is one that nobody else can change.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: a lock could not be had, or its link not in two minutes; the directory does not exist, or cannot be
+    /// written.
+    pub fn take(directory: &Path, profiles: &BTreeSet<ProfileName>) -> Result<Self, Error> {
+        let io = |name: &str, doing, source| Error::Io { path: directory.join(name), doing, source };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = open(directory, flags, Mode::empty()).map_err(|errno| io("", "open", errno.into()))?;
+        // First all that is waited for in the kernel, each in its order: two that wait for each other would wait for ever.
+        let bytes = take_bytes(&dir, &profiles.iter().copied().map(byte).collect())
+            .map_err(|errno| io(LOCK_FILE, "lock", errno.into()))?;
+        let mut turn = Self { dir, links: Vec::new(), bytes };
+        for profile in profiles {
+            let link = make_link(&turn.dir, *profile, PATIENCE)
+                .map_err(|error| io(&link_name(*profile), "lock", error))?;
+            turn.links.push(link);
+        }
+        Ok(turn)
+    }
+}
+
+/// The file with the locked bytes: whoever has it too keeps them locked.
+impl AsFd for Turn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bytes.as_fd()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        for link in &self.links {
+            // As with [`LinkLock`].
+            let _ = unlinkat(&self.dir, link.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+/// Makes a profile's link, and gives its name.
+fn make_link(dir: &OwnedFd, profile: ProfileName, patience: Duration) -> io::Result<String> {
+    let lock = link_name(profile);
+    let deadline = Instant::now() + patience;
+    loop {
+        let own = Holder { pid: std::process::id(), since: uptime()?, boot: Boot::this() };
+        match symlinkat(own.text().as_str(), dir, lock.as_str()) {
+            Ok(()) => return Ok(lock),
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        match Holder::of(dir, &lock) {
+            Ok(holder) if !holder.is_alive(own) => take_over(dir, &lock, holder),
+            // Gone since.
+            Err(Errno::ENOENT) => continue,
+            Ok(_) => std::thread::sleep(PAUSE),
+            Err(errno) => return Err(errno.into()),
+        }
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "another call holds it"));
         }
     }
 }
@@ -165,24 +224,34 @@ fn take_over(dir: &OwnedFd, lock: &str, dead: Holder) {
 /// Locks the profile's byte of the lock file for this open file description (`fcntl(2)`, «Open file
 /// description locks»), so that threads of one process keep each other out too.
 pub(crate) fn take_byte(dir: &OwnedFd, profile: ProfileName) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    // 62 bits of the UUID; two guests that share them wait for each other and nothing worse.
+    take_bytes(dir, &BTreeSet::from([byte(profile)]))
+}
+
+/// A profile's byte: 62 bits of the UUID. Two guests that share them wait for each other and nothing worse.
+fn byte(profile: ProfileName) -> i64 {
     let (_, low) = profile.uuid().as_u64_pair();
+    (low & (u64::MAX >> 2)).cast_signed()
+}
+
+fn take_bytes(dir: &OwnedFd, bytes: &BTreeSet<i64>) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let short = |constant: libc::c_int| libc::c_short::try_from(constant).unwrap_or_default();
-    let byte = libc::flock {
-        l_type: short(libc::F_WRLCK),
-        l_whence: short(libc::SEEK_SET),
-        l_start: (low & (u64::MAX >> 2)).cast_signed(),
-        l_len: 1,
-        l_pid: 0,
-    };
     loop {
         let fd = openat(dir, LOCK_FILE, flags, Mode::from_bits_truncate(0o600))?;
-        loop {
-            match fcntl(&fd, FcntlArg::F_OFD_SETLKW(&byte)) {
-                Ok(_) => break,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno),
+        for byte in bytes {
+            let byte = libc::flock {
+                l_type: short(libc::F_WRLCK),
+                l_whence: short(libc::SEEK_SET),
+                l_start: *byte,
+                l_len: 1,
+                l_pid: 0,
+            };
+            loop {
+                match fcntl(&fd, FcntlArg::F_OFD_SETLKW(&byte)) {
+                    Ok(_) => break,
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno),
+                }
             }
         }
         // The file may have been removed while this waited; a lock on its ghost keeps nobody out.
@@ -296,6 +365,36 @@ mod tests {
         assert_eq!(Holder::of(&dir, "x.lock"), Ok(living));
         take_over(&dir, "x.lock", living);
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_turn_is_of_both_kinds_of_lock_and_of_all_its_profiles() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path());
+        let other: ProfileName = profile().to_string().replace('a', "b").parse().unwrap();
+        let third: ProfileName = profile().to_string().replace('a', "c").parse().unwrap();
+        let turn = Turn::take(temp.path(), &BTreeSet::from([profile(), other])).unwrap();
+        for profile in [profile(), other] {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let dir = open(temp.path());
+            std::thread::spawn(move || sender.send(take_byte(&dir, profile).is_ok()));
+            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+            let error = LinkLock::take(&open(temp.path()), profile, Duration::ZERO).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        // The twin: a profile that it is not of. And whoever has the file keeps the bytes.
+        drop((take_byte(&dir, third).unwrap(), LinkLock::take(&dir, third, Duration::ZERO).unwrap()));
+        let kept = turn.as_fd().try_clone_to_owned().unwrap();
+        drop(turn);
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| sender.send(take_byte(&dir, other).is_ok()));
+            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+            drop(kept);
+            assert!(receiver.recv_timeout(LONG).unwrap());
+        });
+        assert!(Turn::take(&temp.path().join("none"), &BTreeSet::new()).is_err());
     }
 
     #[test]

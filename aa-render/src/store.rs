@@ -319,6 +319,14 @@ fn io_error(path: &Path, doing: &'static str, source: io::Error) -> Error {
     Error::Io { path: path.to_owned(), doing, source }
 }
 
+/// Whether the group of a file or directory, of this mode and group, is one to be kept from writing to it. To root, every
+/// group is: where there is an access list (acl(5)), the group's bits are the most that anybody on it has, whoever the
+/// group is. Another user's own group is taken, since many have files of theirs open to it, and load no policy.
+pub fn group_may_write(mode: u32, gid: u32) -> bool {
+    let is_own = !geteuid().is_root() && gid == getegid().as_raw();
+    mode & libc::S_IWGRP != 0 && !is_own
+}
+
 fn is_trusted_owner(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
@@ -346,8 +354,8 @@ fn open_directory(path: &Path) -> Result<Option<OwnedFd>, Error> {
     if stat.st_mode & libc::S_IWOTH != 0 {
         return refuse("everybody may make files in it (chmod o-w)");
     }
-    if stat.st_mode & libc::S_IWGRP != 0 && stat.st_gid != 0 && stat.st_gid != getegid().as_raw() {
-        return refuse("a group of other users may make files in it (chmod g-w)");
+    if group_may_write(stat.st_mode, stat.st_gid) {
+        return refuse("a group, or whom an access list names, may make files in it (chmod g-w)");
     }
     Ok(Some(fd))
 }

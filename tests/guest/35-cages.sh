@@ -170,17 +170,19 @@ case_aa_render() {
 }
 
 case_aa_load() {
+    : >>"$PROFILES/.aa-render.lock"
     allows aa-load read:/srv/data/cages.json "read:$PROFILES/TEMPLATE.qemu" read:/etc/libvirt/qemu/cages.xml \
         "list:$POLICY/policy/profiles" "read:/proc/$$/task/$$/attr/current" write:/var/cache/aa-svirt/cages \
-        "write:$POLICY/.remove" "exec:$PARSER"
+        "write:$POLICY/.remove" "write:$PROFILES/.aa-render.lock" "exec:$PARSER"
     denies aa-load "read:$IMAGES/cages.img" read:/srv/data/cages.xml "write:$POLICY/.load" unix-stream
     denies_the_rest aa-load
 }
 
 case_the_parser_of_aa_load() {
     : >>/var/cache/aa-svirt/lock-00
+    : >>"$PROFILES/.aa-render.lock"
     allows aa-load//parser "read:$PROFILES/TEMPLATE.qemu" "read:$POLICY/features/file/mask" "write:$POLICY/.replace" \
-        read:/var/cache/aa-svirt/lock-00
+        read:/var/cache/aa-svirt/lock-00 "write:$PROFILES/.aa-render.lock"
     denies aa-load//parser read:/srv/data/cages.json write:/var/cache/aa-svirt/cages write:/var/cache/aa-svirt/lock-00 \
         "write:$PROFILES/libvirt-cages" "write:$POLICY/.remove" unix-stream
     denies_the_rest aa-load//parser

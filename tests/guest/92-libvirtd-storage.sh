@@ -90,6 +90,7 @@ case_a_folder_by_virtiofs() {
     </filesystem>" domain_xml by-virtiofs "$UUID" | shared_memory >by-virtiofs.xml
     virsh define by-virtiofs.xml
     starts by-virtiofs
+    expect 0 aa-load verify "$PROFILE"
     # The folder is the daemon's, which runs beside QEMU; QEMU itself has no business in it.
     host_file /srv/virtiofs/file
     chmod 777 /srv/virtiofs
@@ -105,6 +106,20 @@ case_a_tpm() {
     starts tpm
     trap - EXIT
     pgrep -x swtpm
+    expect 0 aa-load verify "$PROFILE"
+    # Where libvirt makes the guest a control group, what is not confined in it is told.
+    local group
+    group=$(sed -n 's/^0:://p' "/proc/$(pgrep -x swtpm)/cgroup")
+    case $group in
+    *machine-qemu*.scope* | *.libvirt-qemu*)
+        sleep 60 &
+        echo "$!" >"/sys/fs/cgroup$group/cgroup.procs"
+        expect 1 aa-load verify "$PROFILE"
+        kill "$!"
+        wait "$!" || true
+        expect 0 aa-load verify "$PROFILE"
+        ;;
+    esac
     # Another guest's emulator.
     local theirs
     theirs=/var/lib/libvirt/swtpm/$(new_uuid)/tpm2

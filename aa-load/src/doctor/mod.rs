@@ -14,6 +14,7 @@ use crate::kernel::Kernel;
 use crate::load::Options;
 use crate::parameters;
 use crate::parser::Parser;
+use crate::tasks;
 use crate::trust::{self, Problem};
 
 /// What a check found.
@@ -187,7 +188,7 @@ fn lock(parameters: &Path) -> (State, String) {
 /// `CAP_MAC_ADMIN` in the effective set, and root: the kernel asks for both.
 fn privilege(proc: &Path) -> (State, String) {
     const CAP_MAC_ADMIN: u32 = 33;
-    let status = fs::read_to_string(proc.join("self/status")).unwrap_or_default();
+    let status = tasks::read(&proc.join("self/status")).ok().flatten().unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let capable = field("CapEff:")
         .and_then(|text| u64::from_str_radix(text, 16).ok())

@@ -24,12 +24,12 @@ const FOREIGN: [&str; 3] = ["alias", "priority", "prompt"];
 
 /// The same of one text. Each line with such a word must be of the one form that is known, or a comment for certain.
 pub(super) fn rules(text: &str) -> Result<Vec<String>, Refused> {
-    const UNKNOWN: Refused = Refused("a line with \"audit\" in a form that is not known");
+    const UNKNOWN: Refused = Refused::of("a line with \"audit\" in a form that is not known");
     let mut rules = Vec::new();
     for line in lines(text.as_bytes()) {
         let line = std::str::from_utf8(line.text).map_err(|_| UNKNOWN)?;
         if FOREIGN.iter().any(|word| has_word(line, word)) {
-            return Err(Refused("policy with \"alias\", \"priority\" or \"prompt\""));
+            return Err(Refused::of("policy with \"alias\", \"priority\" or \"prompt\""));
         }
         if has_word(line, "audit") {
             rules.extend(rule(line).ok_or(UNKNOWN)?);

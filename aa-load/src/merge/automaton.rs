@@ -50,20 +50,20 @@ impl Automaton {
     /// Reads all of `bytes`.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         let number = |at: usize, width: usize| {
-            let end = at.checked_add(width).ok_or(Refused("an automaton that is cut off"))?;
-            let bytes = bytes.get(at..end).ok_or(Refused("an automaton that is cut off"))?;
+            let end = at.checked_add(width).ok_or(Refused::of("an automaton that is cut off"))?;
+            let bytes = bytes.get(at..end).ok_or(Refused::of("an automaton that is cut off"))?;
             Ok(bytes.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)))
         };
         let size = |at, width| number(at, width).map(|number| number as usize);
         let head = size(4, 4)?;
         if number(0, 4)? != MAGIC || !(HEAD..=64).contains(&head) || !head.is_multiple_of(8) {
-            return Err(Refused("an automaton with another header"));
+            return Err(Refused::of("an automaton with another header"));
         }
         if size(8, 4)? != bytes.len() || !bytes.len().is_multiple_of(8) {
-            return Err(Refused("an automaton of another length"));
+            return Err(Refused::of("an automaton of another length"));
         }
         if number(12, 2)? != 0 {
-            return Err(Refused("an automaton in another encoding"));
+            return Err(Refused::of("an automaton in another encoding"));
         }
         let mut tables: HashMap<u16, Vec<u32>> = HashMap::new();
         let (mut order, mut at) = (Vec::new(), head);
@@ -72,16 +72,16 @@ impl Automaton {
                 (number(at, 2)?, size(at + 2, 2)?, number(at + 4, 4)?, size(at + 8, 4)?);
             let known = TABLES.iter().find(|(known, _)| u32::from(*known) == id);
             let Some((id, _)) = known.filter(|(_, known)| *known == width && high == 0) else {
-                return Err(Refused("a table of another kind"));
+                return Err(Refused::of("a table of another kind"));
             };
             let start = at + 12;
             let end = length.checked_mul(width).and_then(|length| start.checked_add(length));
             let Some(data) = end.and_then(|end| bytes.get(start..end)) else {
-                return Err(Refused("a table that is cut off"));
+                return Err(Refused::of("a table that is cut off"));
             };
             let word = |entry: &[u8]| entry.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
             if tables.insert(*id, data.chunks_exact(width).map(word).collect()).is_some() {
-                return Err(Refused("a table that comes twice"));
+                return Err(Refused::of("a table that comes twice"));
             }
             order.push(*id);
             at = (start + data.len()).next_multiple_of(8);
@@ -113,24 +113,24 @@ impl Automaton {
         let same =
             [self.accept2.len(), self.base.len(), self.default.len()].iter().all(|length| *length == states);
         if !same || self.order.len() != TABLES.len() || self.next.len() != self.check.len() {
-            return Err(Refused("tables of unequal lengths"));
+            return Err(Refused::of("tables of unequal lengths"));
         }
         if !(2..=MOST_STATES).contains(&states) {
-            return Err(Refused("an automaton of another size"));
+            return Err(Refused::of("an automaton of another size"));
         }
         let within = |entry: &State| usize::from(*entry) < states;
         if !self.next.iter().chain(&self.check).chain(&self.default).all(within) {
-            return Err(Refused("a state that does not exist"));
+            return Err(Refused::of("a state that does not exist"));
         }
         if !self.base.iter().all(|base| base & !OFFSET == 0 && *base as usize + 256 <= self.next.len()) {
-            return Err(Refused("a row that is encoded in another way, or out of bounds"));
+            return Err(Refused::of("a row that is encoded in another way, or out of bounds"));
         }
         // The dead state leads nowhere, and so the free slots, which look like its own, can be taken.
         let free_leads_on =
             self.check.iter().zip(&self.next).any(|(check, next)| *check == DEAD && *next != DEAD);
         let dead = [self.accept.first(), self.accept2.first()] == [Some(&0), Some(&0)];
         if free_leads_on || !dead || self.default.first() != Some(&DEAD) {
-            return Err(Refused("a dead state that is not dead"));
+            return Err(Refused::of("a dead state that is not dead"));
         }
         Ok(())
     }
@@ -216,14 +216,14 @@ impl Automaton {
     /// Changes where a byte leads that the row names itself.
     pub(crate) fn redirect(&mut self, state: State, byte: u8, target: State) -> Result<(), Refused> {
         let slot = self.slot(state, byte).and_then(|slot| self.next.get_mut(slot));
-        *slot.ok_or(Refused("a start without a row for \"/\""))? = target;
+        *slot.ok_or(Refused::of("a start without a row for \"/\""))? = target;
         Ok(())
     }
 
     /// Adds a state that leads nowhere yet.
     pub(crate) fn add_state(&mut self) -> Result<State, Refused> {
         let state = State::try_from(self.states()).ok().filter(|state| usize::from(*state) < MOST_STATES);
-        let state = state.ok_or(Refused("more states than 16 bits tell apart"))?;
+        let state = state.ok_or(Refused::of("more states than 16 bits tell apart"))?;
         self.accept.push(0);
         self.accept2.push(0);
         self.base.push(0);
@@ -263,7 +263,7 @@ impl Automaton {
             row.iter().copied().enumerate().filter(|(_, target)| *target != default).collect();
         let base = self.first_fit(&own);
         if base > OFFSET as usize {
-            return Err(Refused("tables longer than an offset reaches"));
+            return Err(Refused::of("tables longer than an offset reaches"));
         }
         self.next.resize(self.next.len().max(base + 256), DEAD);
         self.check.resize(self.next.len(), DEAD);
@@ -345,7 +345,7 @@ pub(crate) mod tests {
         automaton
     }
 
-    fn refused(change: impl Fn(&mut Automaton)) -> &'static str {
+    fn refused(change: impl Fn(&mut Automaton)) -> std::borrow::Cow<'static, str> {
         let mut automaton = empty();
         change(&mut automaton);
         let Refused(why) = Automaton::parse(&automaton.write()).unwrap_err();

@@ -41,13 +41,13 @@ impl Base {
             .map(|rule| stream::file_rules(&stream::parse(&compile(rule)?)?).cloned())
             .collect::<Result<_, _>>()?;
         let base = Self { pieces, holes, denied };
-        let third = name::name(name::THIRD).parse().map_err(|_| Refused("no name"))?;
+        let third = name::name(name::THIRD).parse().map_err(|_| Refused::of("no name"))?;
         let (trial, _) = rules::read(TRIAL)?;
         let parsers = stream::parse(&compile(&text(name::THIRD, TRIAL))?)?;
         let own = stream::parse(&base.policy(third, &trial)?)?;
         // Whatever this project does not know of policy shows here.
         if !stream::same(&own, &parsers) {
-            return Err(Refused("a base that the parser and the merge make two things of"));
+            return Err(Refused::of("a base that the parser and the merge make two things of"));
         }
         Ok(base)
     }
@@ -55,7 +55,7 @@ impl Base {
     /// The policy of a guest with these rules.
     pub(crate) fn policy(&self, profile: ProfileName, rules: &[Merged]) -> Result<Vec<u8>, Refused> {
         if rules.iter().any(|rule| self.denied.iter().any(|denied| rules::reaches(rule, denied))) {
-            return Err(Refused("a rule that meets an \"audit deny\", which is not in the tables"));
+            return Err(Refused::of("a rule that meets an \"audit deny\", which is not in the tables"));
         }
         let mut pieces = self.pieces.clone();
         name::rename(&mut pieces, &self.holes, profile)?;
@@ -93,7 +93,7 @@ impl Base {
 
     /// What [`Base::write`] wrote.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Refused> {
-        const CUT: Refused = Refused("a base that is not whole");
+        const CUT: Refused = Refused::of("a base that is not whole");
         let (mut parts, mut rest) = (Vec::new(), bytes);
         while !rest.is_empty() {
             let (length, tail) = rest.split_first_chunk().ok_or(CUT)?;

@@ -11,6 +11,7 @@ mod name;
 mod rules;
 mod stream;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
@@ -27,17 +28,26 @@ use crate::inputs::{Inputs, Sum, references};
 use crate::load::Profile;
 
 /// Why a profile is left to the parser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused(pub(crate) &'static str);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused(pub(crate) Cow<'static, str>);
+
+impl Refused {
+    pub(crate) const fn of(why: &'static str) -> Self {
+        Self(Cow::Borrowed(why))
+    }
+}
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
+        f.write_str(&self.0)
     }
 }
 
 /// The parser did not compile a base; whether it would another time, nobody knows.
-pub(crate) const NOT_COMPILED: Refused = Refused("the parser does not compile a base of it");
+pub(crate) const NOT_COMPILED: Refused = Refused::of("the parser does not compile a base of it");
+
+/// What an entry of the cache begins with that holds the reason why there is no base: longer than a base's first part can be.
+const NO_BASE: &[u8] = &[u8::MAX; 8];
 
 /// Bytes of a profile, a rules file or an include.
 const LARGEST: u64 = 1 << 20;
@@ -80,7 +90,7 @@ impl Bases {
         let key = |inputs: &Inputs| {
             let (files, paths) = inputs
                 .sum_of_text(&text)
-                .map_err(|_| Refused("files that are not to be trusted or understood"))?;
+                .map_err(|_| Refused::of("files that are not to be trusted or understood"))?;
             let key: Sum = Sha256::new()
                 .chain_update(host.common)
                 .chain_update("base 1\0")
@@ -96,24 +106,27 @@ impl Bases {
         if let Some(base) = known.get(&sum) {
             return base.clone();
         }
-        let _lock = host.cache.lock_bases().map_err(|_| Refused("no lock in the cache"))?;
-        let kept = host.cache.base(&sum).and_then(|bytes| match bytes.as_slice() {
-            [] => Some(Err(Refused("a base that was refused before"))),
-            bytes => Base::read(bytes).ok().map(|base| Ok(Arc::new(base))),
+        let _lock = host.cache.lock_bases().map_err(|_| Refused::of("no lock in the cache"))?;
+        let kept = host.cache.base(&sum).and_then(|bytes| match bytes.strip_prefix(NO_BASE) {
+            Some(why) => Some(Err(Refused(String::from_utf8_lossy(why).into_owned().into()))),
+            None => Base::read(&bytes).ok().map(|base| Ok(Arc::new(base))),
         });
         let base = match kept {
             Some(base) => base,
+            None if host.cache.is_still() => {
+                return Err(Refused::of("a base that only looking does not make"));
+            }
             None => {
                 let made = audit::denied(&text, &paths).and_then(|audited| {
                     Base::make(&|uuid, rules| source.text(uuid, rules), &audited, compile)
                 });
                 if key(&(host.again)())?.0 != sum {
-                    return Err(Refused("files that changed meanwhile"));
+                    return Err(Refused::of("files that changed meanwhile"));
                 }
                 let bytes = match &made {
                     Ok(base) => Some(base.write()),
                     Err(refused) if *refused == NOT_COMPILED => None,
-                    Err(_) => Some(Vec::new()),
+                    Err(Refused(why)) => Some([NO_BASE, why.as_bytes()].concat()),
                 };
                 // A base that cannot be kept is made again by the next.
                 let _ = bytes.map(|bytes| host.cache.keep_base(&sum, &bytes));
@@ -141,10 +154,10 @@ impl Source {
         let name = profile.name.to_string();
         let uuid = profile.name.uuid().hyphenated().to_string();
         if profile.file.file_name() != Some(name.as_ref()) {
-            return Err(Refused("a profile in a file of another name"));
+            return Err(Refused::of("a profile in a file of another name"));
         }
         if host.directory.join("force-complain").join(&name).symlink_metadata().is_ok() {
-            return Err(Refused("a profile that is forced to complain"));
+            return Err(Refused::of("a profile that is forced to complain"));
         }
         let text = read(&profile.file)?;
         let rules_file = profile.file.with_file_name(format!("{name}.files"));
@@ -152,15 +165,15 @@ impl Source {
         let mut includes = text.split_inclusive('\n').filter(|line| line.contains(&format!("{name}.files")));
         let line =
             includes.next().filter(|line| mentions == 1 && host.included(line).as_ref() == Some(&rules_file));
-        let line = line.ok_or(Refused("a rules file that is not included in the usual way"))?;
-        let (head, tail) = text.split_once(line).ok_or(Refused("a text without its line"))?;
+        let line = line.ok_or(Refused::of("a rules file that is not included in the usual way"))?;
+        let (head, tail) = text.split_once(line).ok_or(Refused::of("a text without its line"))?;
         // What is there for this guest alone, and is found by its name; also a rules file in an earlier place.
-        let names = references(text.as_bytes()).ok_or(Refused("a name that is not understood"))?;
+        let names = references(text.as_bytes()).ok_or(Refused::of("a name that is not understood"))?;
         let is_own = |name: &[u8]| name.windows(uuid.len()).any(|part| part == uuid.as_bytes());
         let own = names.iter().filter(|reference| is_own(&reference.name));
         let mut places = own.flat_map(|reference| host.inputs.places(&reference.name));
         if places.any(|place| place != rules_file && !is_nothing(&place)) {
-            return Err(Refused("additions for this guest alone"));
+            return Err(Refused::of("additions for this guest alone"));
         }
         let (rules, residual) = rules::read(&read(&rules_file)?)?;
         let made_up = |text: &str| {
@@ -169,7 +182,7 @@ impl Source {
                 .any(|made_up| *made_up != uuid && text.contains(made_up))
         };
         if made_up(&text) || made_up(&residual) {
-            return Err(Refused("a text with a UUID that is used here"));
+            return Err(Refused::of("a text with a UUID that is used here"));
         }
         Ok(Self { uuid, head: head.to_owned(), tail: tail.to_owned(), residual, rules })
     }
@@ -196,7 +209,7 @@ impl Host<'_> {
 }
 
 fn read(path: &Path) -> Result<String, Refused> {
-    const UNREADABLE: Refused = Refused("a file that cannot be read as text");
+    const UNREADABLE: Refused = Refused::of("a file that cannot be read as text");
     let mut text = String::new();
     // A device or a pipe must not be waited for.
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {

@@ -34,7 +34,7 @@ pub(crate) fn name(uuid: &str) -> String {
 
 /// Where two compiles of one text, under [`ONE`] and [`OTHER`], read the name.
 pub(crate) fn holes(one: &[Piece], other: &[Piece]) -> Result<Vec<Hole>, Refused> {
-    const DIFFER: Refused = Refused("policy that depends on the name in another way");
+    const DIFFER: Refused = Refused::of("policy that depends on the name in another way");
     if one.len() != other.len() {
         return Err(DIFFER);
     }
@@ -142,18 +142,18 @@ pub(crate) fn rename(pieces: &mut [Piece], holes: &[Hole], profile: ProfileName)
     for Hole { piece, state, place } in holes {
         let piece = usize::try_from(*piece).ok().and_then(|index| pieces.get_mut(index));
         let Some(Piece::Automaton { automaton, .. }) = piece else {
-            return Err(Refused("a base that is not whole"));
+            return Err(Refused::of("a base that is not whole"));
         };
         let digit = |uuid: &str| uuid.as_bytes().get(usize::from(*place)).copied();
         let (Some(one), Some(other), Some(wanted)) = (digit(ONE), digit(OTHER), digit(&uuid)) else {
-            return Err(Refused("a base that is not whole"));
+            return Err(Refused::of("a base that is not whole"));
         };
         if one == wanted {
             continue;
         }
         let (spelled, any) = (automaton.step(*state, one), automaton.step(*state, other));
         if automaton.step(*state, wanted) != any {
-            return Err(Refused("a name that the policy mentions in another place"));
+            return Err(Refused::of("a name that the policy mentions in another place"));
         }
         let mut row = automaton.row(*state);
         for (byte, target) in [(one, any), (wanted, spelled)] {

@@ -89,15 +89,18 @@ pub(crate) fn read(text: &str) -> Result<(Vec<Merged>, String), Refused> {
         if line.starts_with('#') {
             // To the parser, some of these are no comments.
             if line.contains("include") {
-                return Err(Refused("a rules file with an include"));
+                return Err(Refused::of("a rules file with an include"));
             }
             continue;
         }
-        let rule = parse_rule(line).map_err(|_| Refused("a rules file with other lines than file rules"))?;
+        let rule =
+            parse_rule(line).map_err(|_| Refused::of("a rules file with other lines than file rules"))?;
         match Merged::of(&rule) {
             Some(rule) => merged.push(rule),
             None if rule.access.exec().is_some() => write_rule(&rule, &mut residual),
-            None => return Err(Refused("a rule that is not merged (deny, owner, audit, l, or a pattern)")),
+            None => {
+                return Err(Refused::of("a rule that is not merged (deny, owner, audit, l, or a pattern)"));
+            }
         }
     }
     Ok((merged, residual))
@@ -152,13 +155,19 @@ impl Tree {
 /// whole directory.
 type Place = (State, Option<usize>, u32);
 
+/// Most rules of one guest: each of them is tried afterwards, as are the paths beside it.
+const MOST_RULES: usize = 2000;
+
 /// Merges rules into the automaton of a base.
 pub(crate) fn merge(automaton: &mut Automaton, rules: &[Merged]) -> Result<(), Refused> {
     if rules.is_empty() {
         return Ok(());
     }
+    if rules.len() > MOST_RULES {
+        return Err(Refused::of("more rules than are tried after a merge"));
+    }
     if automaton.returns_to_start() {
-        return Err(Refused("an automaton that comes back to its start"));
+        return Err(Refused::of("an automaton that comes back to its start"));
     }
     let tree = Tree::new(rules);
     let empty = Node::default();
@@ -232,9 +241,6 @@ pub(crate) fn reaches(rule: &Merged, denied: &Automaton) -> bool {
     false
 }
 
-/// Most paths that are tried for one guest.
-const MOST_TRIED: usize = 20_000;
-
 /// Tries the result without the tree: what each rule's path and some beside it lead to is what the base says there and
 /// what the rules say, one by one.
 pub(crate) fn check(base: &Automaton, result: &Automaton, rules: &[Merged]) -> Result<(), Refused> {
@@ -244,7 +250,7 @@ pub(crate) fn check(base: &Automaton, result: &Automaton, rules: &[Merged]) -> R
             paths
         });
     let trees: Vec<&Merged> = rules.iter().filter(|rule| rule.extent != Extent::Path).collect();
-    for path in rules.iter().flat_map(|rule| beside(&rule.path)).take(MOST_TRIED) {
+    for path in rules.iter().flat_map(|rule| beside(&rule.path)) {
         let own = paths.get(path.as_slice()).copied().unwrap_or(0);
         let bits = trees.iter().filter(|rule| rule.matches(&path)).fold(own, |bits, rule| bits | rule.bits);
         let (accept, accept2) = base.walk(&path);
@@ -253,7 +259,7 @@ pub(crate) fn check(base: &Automaton, result: &Automaton, rules: &[Merged]) -> R
             word | (bits & HALF & !quiet) << half
         });
         if result.walk(&path) != (wanted, accept2) {
-            return Err(Refused("a merge that does not grant what the rules say"));
+            return Err(Refused::of("a merge that does not grant what the rules say"));
         }
     }
     Ok(())
@@ -385,6 +391,23 @@ mod tests {
         ] {
             assert!(check(&base, &merged(wrong), &rules).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_rule_is_tried_or_nothing_is_merged() {
+        let rules = |count: usize| {
+            let lines: Vec<String> = (0..count).map(|number| format!("\"/{number:x}\" r,\n")).collect();
+            read(&lines.concat()).unwrap().0
+        };
+        let most = rules(MOST_RULES);
+        let mut result = empty();
+        merge(&mut result, &most).unwrap();
+        check(&empty(), &result, &most).unwrap();
+        // The last one counts as the first does.
+        let wrong = Merged { bits: 0x40, ..most[MOST_RULES - 1].clone() };
+        let others: Vec<Merged> = most[..MOST_RULES - 1].iter().cloned().chain([wrong]).collect();
+        assert!(check(&empty(), &result, &others).is_err());
+        assert!(merge(&mut empty(), &rules(MOST_RULES + 1)).is_err());
     }
 
     #[test]

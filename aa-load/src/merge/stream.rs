@@ -25,7 +25,7 @@ pub(crate) enum Piece {
 
 /// Takes a stream apart.
 pub(crate) fn parse(blob: &[u8]) -> Result<Vec<Piece>, Refused> {
-    const CUT: Refused = Refused("policy that cannot be read");
+    const CUT: Refused = Refused::of("policy that cannot be read");
     let mut cursor = Cursor { blob, at: 0 };
     let (mut pieces, mut kept, mut depth, mut heads) = (Vec::new(), 0, 0_usize, 0);
     let mut name: &[u8] = b"";
@@ -35,7 +35,7 @@ pub(crate) fn parse(blob: &[u8]) -> Result<Vec<Piece>, Refused> {
             Item::Name(found) => {
                 heads += usize::from(found == b"version");
                 if matches!(found, b"perms" | b"permsv" | b"xmatch" | b"namespace") {
-                    return Err(Refused("policy with tables of permissions or another name's"));
+                    return Err(Refused::of("policy with tables of permissions or another name's"));
                 }
                 name = found;
                 continue;
@@ -56,7 +56,7 @@ pub(crate) fn parse(blob: &[u8]) -> Result<Vec<Piece>, Refused> {
             }
             Item::Blob(bytes) => {
                 if before != b"aadfa" {
-                    return Err(Refused("policy with another kind of table"));
+                    return Err(Refused::of("policy with another kind of table"));
                 }
                 let padding = bytes.iter().take(8).take_while(|byte| **byte == 0).count();
                 let automaton = Automaton::parse(bytes.get(padding..).unwrap_or_default())?;
@@ -73,7 +73,7 @@ pub(crate) fn parse(blob: &[u8]) -> Result<Vec<Piece>, Refused> {
     pieces.push(Piece::Bytes(blob.get(kept..).ok_or(CUT)?.to_vec()));
     let files = pieces.iter().filter(|piece| matches!(piece, Piece::Automaton { file: true, .. })).count();
     if files != 1 || depth != 0 {
-        return Err(Refused("policy without one automaton of file rules"));
+        return Err(Refused::of("policy without one automaton of file rules"));
     }
     Ok(pieces)
 }
@@ -84,7 +84,7 @@ pub(crate) fn file_rules(pieces: &[Piece]) -> Result<&Automaton, Refused> {
         Piece::Automaton { automaton, file: true, .. } => Some(automaton),
         _ => None,
     });
-    file.ok_or(Refused("policy without an automaton of file rules"))
+    file.ok_or(Refused::of("policy without an automaton of file rules"))
 }
 
 /// The stream of these pieces.

@@ -355,7 +355,7 @@ fn proven(policy: Policy) {
                 refused.set(refused.get() + 1);
                 return Ok(());
             }
-            Err(Refused(why)) => return Err(TestCaseError::fail(why)),
+            Err(Refused(why)) => return Err(TestCaseError::fail(why.into_owned())),
         };
         let parsers = place.compile(&profile.file);
         let own = stream::parse(&policy).unwrap();

@@ -162,6 +162,15 @@ fn other_features_for_policy_are_another_entry() {
     let more = ["--include", host.dir.path().to_str().unwrap(), NAME];
     host.expect(&more, "", 0, &["unchanged"], &[], "compile");
     host.expect(&more, "", 0, &["unchanged"], &[], "");
+    // The parser reads the file once more: what it compiles must be by the text that the entry is kept under.
+    fs::write(host.at("parser"), FAKE.replace("echo compile", "echo more >> \"$here/pinned\"; echo compile"))
+        .unwrap();
+    fs::write(host.at(&format!("{NAME}.blob")), blob(NAME, 2)).unwrap();
+    let changes = "changes while it is compiled";
+    host.expect(&args, "", 1, &[], &[changes], "compile");
+    host.expect(&["--no-cache", "--direct", args[0], args[1], NAME], "", 1, &[], &[changes], "compile");
+    fs::write(host.at("parser"), FAKE).unwrap();
+    host.expect(&args, "", 0, &["replaced"], &[], "compile load");
 }
 
 #[test]
@@ -290,6 +299,19 @@ fn a_child_that_cannot_be_taken_out_is_told_beside_what_was_loaded() {
     let args = ["--proc", proc.to_str().unwrap(), NAME];
     host.expect(&args, "", 3, &["\"action\":\"replaced\",\"mode\":\"enforce\""], &[&stays], "load");
     assert_eq!(removed(), "");
+    // It is: carried, or about to be by an aa-confine that names it.
+    for (label, line) in [
+        (format!("{NAME}//passt (enforce)"), String::new()),
+        ("unconfined".to_owned(), format!("aa-confine\0--profile\0{NAME}//passt\0--\0passt\0")),
+    ] {
+        host.process(41, &label);
+        fs::write(host.at("proc/41/cmdline"), line).unwrap();
+        let carried = format!("{stays}: in use by process 41");
+        host.expect(&[NAME], "", 1, &["\"action\":\"replaced\""], &[&carried], "load");
+        assert_eq!(removed(), "");
+    }
+    // Who enters the guest's own profile is in no need of that of the child.
+    fs::write(host.at("proc/41/cmdline"), format!("aa-confine\0--profile\0{NAME}\0--\0qemu\0")).unwrap();
     host.expect(&[NAME], "", 0, &["replaced"], &[], "load");
     assert_eq!(removed(), format!("{NAME}//passt"));
 }
@@ -331,6 +353,16 @@ fn help_ends_with_examples_and_statuses_and_a_wrong_option_is_status_2() {
     let help = text(&host.run(&["--help"], "").stdout);
     assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
     assert_eq!(host.run(&["--no-such"], "").status.code(), Some(2));
+    // Numbers that no clock and no host goes up to, and those that do.
+    for (option, wrong, right) in [
+        ("--timeout", ["0", "18446744073709551615"], "86400"),
+        ("--jobs", ["0", "18446744073709551615"], "1024"),
+    ] {
+        for wrong in wrong {
+            host.expect(&[option, wrong, NAME], "", 2, &[], &[option], "");
+        }
+        assert!(host.run(&[option, right, NAME, OTHER], "").status.success(), "{option} {right}");
+    }
 }
 
 /// The kernel's features as Debian 12 pins them, cut to what these profiles need.
@@ -452,6 +484,28 @@ fn children_are_profiles_of_their_own_and_others_are_refused() {
     let output = real(&host, &[NAME]);
     assert!(text(&output.stderr).contains("\"sshd\""), "{}", text(&output.stderr));
     assert_eq!(fs::read(host.at("fs/apparmor/.replace")).unwrap(), b"");
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn a_profile_that_confines_nothing_is_not_loaded() {
+    let host = Host::new();
+    for (flags, is_loaded) in [
+        ("", true),
+        ("flags=(kill) ", true),
+        ("flags=(complain) ", true),
+        ("flags=(unconfined) ", false),
+        ("flags=(attach_disconnected,unconfined) ", false),
+    ] {
+        fs::write(host.at("fs/apparmor/.replace"), "").unwrap();
+        fs::write(host.at("d").join(NAME), format!("profile {NAME} {flags}{{\n  /a r,\n}}\n")).unwrap();
+        let output = real(&host, &[NAME]);
+        let error = text(&output.stderr);
+        // Nothing plays the kernel here.
+        let said = if is_loaded { "is missing" } else { "of mode \"unconfined\", which is not loaded" };
+        assert!(output.status.code() == Some(1) && error.contains(said), "{flags}: {error}");
+        assert_eq!(!fs::read(host.at("fs/apparmor/.replace")).unwrap().is_empty(), is_loaded, "{flags}");
+    }
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! `--merge` as a whole, with the real parser behind a script that counts its runs and plays the kernel.
 
 use std::fs;
+use std::process::Command;
 
 use crate::support::{FAKE, Host, NAME, OTHER, text};
 
-const PINNED: &str = "/usr/share/apparmor-features/features";
+pub(crate) const PINNED: &str = "/usr/share/apparmor-features/features";
 /// Compiles of a new base: under three names, and one for the rule that is denied with `audit`.
 const BASE: &str = "compile compile compile compile";
 
-fn host() -> Host {
+pub(crate) fn host() -> Host {
     let host = Host::new();
     let real = FAKE.replace(
         r#"cat "$here/$(basename "$last").blob" ;;"#,
@@ -84,6 +85,37 @@ fn the_second_guest_costs_no_compile_and_each_change_makes_a_new_base() {
 
 #[test]
 #[ignore = "needs apparmor_parser"]
+fn a_cache_at_a_relative_path_is_the_callers() {
+    let host = host();
+    let words =
+        "--merge --verbose --dir d --base base --securityfs fs --proc proc --cache-dir cache --parser parser";
+    let output = Command::new(env!("CARGO_BIN_EXE_aa-load"))
+        .args(words.split(' ').chain(args(&[NAME])))
+        .current_dir(host.dir.path())
+        .output()
+        .unwrap();
+    let error = text(&output.stderr);
+    assert!(output.status.success() && !error.contains("compiled whole"), "{error}");
+    let log = fs::read_to_string(host.at("log")).unwrap();
+    assert_eq!(log.split_whitespace().collect::<Vec<_>>().join(" "), format!("{BASE} load"));
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
+fn only_looking_makes_no_base_and_takes_one_that_is_there() {
+    let host = host();
+    let verbose = ["--merge", "--verbose", "--dry-run", NAME];
+    let refused = "compiled whole: a base that only looking does not make";
+    load(&host, &[OTHER], "added", "compile load");
+    host.expect(&args(&verbose), "", 0, &["added"], &[refused], "compile");
+    load(&host, &["--merge", OTHER], "replaced", &format!("{BASE} load"));
+    let output = host.run(&args(&verbose), "");
+    let error = text(&output.stderr);
+    assert!(output.status.success() && !error.contains("compiled whole"), "{error}");
+}
+
+#[test]
+#[ignore = "needs apparmor_parser"]
 fn what_is_not_merged_is_compiled_and_said_only_when_asked() {
     let host = host();
     load(&host, &["--merge", NAME], "added", &format!("{BASE} load"));
@@ -127,8 +159,12 @@ fn a_profile_that_can_have_no_base_costs_no_second_attempt() {
     let host = host();
     let include = "  /one r,\n  audit deny /a w, /b r,\n";
     fs::write(host.at("base/abstractions/one"), include).unwrap();
-    load(&host, &["--merge", NAME], "added", "compile load");
-    load(&host, &["--merge", OTHER], "added", "compile load");
+    // Nor is the reason forgotten.
+    for name in [NAME, OTHER] {
+        let verbose = args(&["--merge", "--verbose", name]);
+        let why = format!("{name}: compiled whole: a line with \"audit\" in a form that is not known");
+        host.expect(&verbose, "", 0, &["added"], &[&why], "compile load");
+    }
     // One that the parser refuses is refused as ever.
     rules(&host, NAME, "  \"/refuse-me\" rwk,\n");
     fs::write(host.at("base/abstractions/one"), "  /one r\n").unwrap();
@@ -163,7 +199,7 @@ fn no_spelling_of_a_denial_is_overlooked() {
     fs::write(host.at("base/abstractions/empty"), "").unwrap();
     fs::write(host.at(&format!("base/local/{NAME}")), "  deny /secret/** w,\n").unwrap();
     rules(&host, NAME, "  \"/secret/disk.img\" rw,\n");
-    let verbose = args(&["--merge", "--verbose", "--dry-run", NAME]);
+    let verbose = args(&["--merge", "--verbose", NAME]);
     let whole = fs::read_to_string(host.at("d").join(NAME)).unwrap();
     let outside = host.at("outside/a,b");
     let outside = format!("include {}", outside.display());

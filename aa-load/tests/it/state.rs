@@ -86,6 +86,33 @@ fn nothing_is_removed_by_who_sees_only_a_part_of_all_processes() {
     }
 }
 
+/// As for root in a directory of its own (chroot) with the host's /sys and nothing at /proc.
+#[test]
+#[ignore = "needs root"]
+fn where_proc_is_no_procfs_nothing_is_removed_and_nothing_verified() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    let run = |mount: &str, verb: &[&str]| {
+        let aa_load = host.command(&[&["--proc", "/proc", "--min-age", "0"], verb].concat());
+        let script = format!("{mount} && exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(aa_load.get_program());
+        let output = command.args(aa_load.get_args()).stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    for mount in ["mount -t tmpfs none /proc", "mount --bind /proc/sys /proc"] {
+        for verb in [&["remove", NAME][..], &["gc"], &["verify"], &["status"]] {
+            let (status, error) = run(mount, verb);
+            assert_eq!(status, Some(3), "{mount}: {verb:?}: {error}");
+            assert!(error.contains("/proc: it is not the root of a procfs"), "{mount}: {verb:?}: {error}");
+            assert_eq!(host.removed(), "", "{mount}: {verb:?}");
+        }
+    }
+    assert!(host.at("d").join(NAME).exists());
+    // The twin: the same tree, at a place that the caller names.
+    host.expect(&["remove", NAME], "", 0, &["removed"], &[], "");
+}
+
 #[test]
 fn a_profile_stays_that_aa_confine_is_about_to_enter() {
     let host = Host::new();
@@ -123,8 +150,10 @@ fn verify_without_names_is_of_every_guest_that_there_is_anything_of() {
     host.process(50, "unconfined");
     host.call(50, &format!("qemu -uuid {}", uuid(OTHER)), 0);
     host.expect(&["verify"], "", 1, &[NAME], &[&format!("{OTHER}: not in the kernel")], "");
-    // An ordinary user's process fails no verification.
+    // An ordinary user's process fails no verification, whatever it is called.
     host.call(50, &format!("qemu -uuid {}", uuid(NAME)), 1000);
+    let status = b"Name:\t\xff\nUid:\t1000\t1000\t0\t0\n";
+    fs::write(host.at("proc/50/status"), status).unwrap();
     host.expect(&["verify"], "", 0, &[NAME], &[], "");
     host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
 }
@@ -186,9 +215,10 @@ fn gc_looks_again_under_the_locks() {
     for name in [NAME, OTHER] {
         host.age(name);
     }
-    let cache = aa_load::Cache::open(&host.at("cache")).unwrap();
-    let locks = cache.lock([NAME, OTHER].map(|name| name.parse().unwrap())).unwrap();
-    let mut command = host.command(&["gc"]);
+    // As aa-render has it while it writes, whether gc has a cache or not.
+    let names = [NAME, OTHER].map(|name| name.parse().unwrap());
+    let locks = aa_render::Turn::take(&host.at("d"), &names.into()).unwrap();
+    let mut command = host.command(&["gc", "--no-cache"]);
     let mut gc = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert!(gc.try_wait().unwrap().is_none());
@@ -236,12 +266,16 @@ fn gc_knows_guests_with_a_directory_each() {
 }
 
 #[test]
-fn a_whole_set_is_never_added() {
+fn a_whole_set_is_replaced_and_nothing_else() {
     let host = Host::new();
     for _ in 0..2 {
         host.expect(&["add", "--direct", NAME], "", 2, &[], &["does not go with add"], "");
         assert!(fs::read(host.at("fs/apparmor/.replace")).unwrap().is_empty());
         host.load(&[NAME]);
     }
+    for verb in ["remove", "status", "verify", "gc", "doctor"] {
+        host.expect(&[verb, "--direct"], "", 2, &[], &[&format!("does not go with {verb}")], "");
+    }
+    assert_eq!(host.removed(), "");
     host.expect(&["replace", "--direct", NAME], "", 0, &["unchanged"], &[], "");
 }
