@@ -48,7 +48,7 @@ pub trait Host: std::fmt::Debug {
     /// Too many links, a name that is not UTF-8, or a path that is longer than Linux takes.
     fn resolve(&self, path: &str) -> io::Result<Resolved>;
 
-    /// Names in a directory, sorted; empty if it cannot be read.
+    /// Names in a directory, sorted; empty if it cannot be read to its end. What is not UTF-8 is left out.
     fn entries(&self, dir: &str) -> Vec<String>;
 
     /// A small text file, without white space at its end; none if it cannot be read. What is not UTF-8 in it are
@@ -146,8 +146,9 @@ impl Host for Files {
     fn entries(&self, dir: &str) -> Vec<String> {
         let Ok(resolved) = self.resolve(dir) else { return Vec::new() };
         let Ok(entries) = fs::read_dir(self.outside(&resolved.path)) else { return Vec::new() };
+        let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
         let mut names: Vec<String> =
-            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+            names.unwrap_or_default().into_iter().filter_map(|name| name.into_string().ok()).collect();
         names.sort_unstable();
         names
     }

@@ -22,28 +22,15 @@ fn check(what: &str, status: Option<i32>, stdout: &str, stderr: &str, record: &s
     }
 }
 
-/// What may be missing without a note, though a look failed: aa-derive takes a directory or file of the host that it fails to read
-/// for one that is not there (a PCI card's own files, any render node, the number of a macvtap). Nothing is granted in their place.
-const UNTOLD: [&str; 3] = ["/sys/devices/pci", "/dev/dri/renderD", "/dev/tap"];
-
 /// Whether a record that was written in spite of a fault says so: a note that the undisturbed one has not, wherever a rule is missing
-/// or another than there; or all that is missing is [`UNTOLD`].
+/// or another than there.
 fn is_told(record: &str, undisturbed: &str) -> bool {
     let [record, undisturbed] =
         [record, undisturbed].map(|text| serde_json::from_str::<Value>(text).unwrap());
-    let of = |record: &Value, key: &str| record[key].as_array().cloned().unwrap_or_default();
-    let other = |key, from: &Value, than: &Value| {
-        let known = of(than, key);
-        of(from, key).into_iter().filter(|one| !known.contains(one)).collect::<Vec<_>>()
-    };
-    let is_untold = |rule: &Value| {
-        let path = rule["path"].as_str().unwrap_or_default();
-        UNTOLD.iter().any(|start| path.starts_with(start))
-    };
-    !other("notes", &record, &undisturbed).is_empty()
-        || (other("rules", &record, &undisturbed).is_empty()
-            && other("rules", &undisturbed, &record).iter().all(is_untold)
-            && record.get("uses") == undisturbed.get("uses"))
+    let notes = |record: &Value| record["notes"].as_array().cloned().unwrap_or_default();
+    let known = notes(&undisturbed);
+    notes(&record).iter().any(|note| !known.contains(note))
+        || ["rules", "uses"].iter().all(|key| record.get(key) == undisturbed.get(key))
 }
 
 /// Derives `xml` with each fault in each call, also in those that only look. What is written is the undisturbed record, or one that

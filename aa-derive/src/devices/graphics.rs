@@ -100,7 +100,11 @@ pub(crate) fn any_node(deriver: &mut Deriver<'_>, place: &Element<'_>) -> Result
     let nodes = deriver.host.entries("/dev/dri");
     match nodes.iter().find(|name| name.starts_with("renderD")) {
         Some(node) => deriver.allow(place, "render node", &format!("/dev/dri/{node}"), Access::RW),
-        None => Ok(()),
+        None => {
+            let text = "no render node is seen in /dev/dri: no rule is made for one".to_owned();
+            deriver.note(NoteKind::MissingDevice, place, text);
+            Ok(())
+        }
     }
 }
 
@@ -144,7 +148,7 @@ pub(crate) fn gl(deriver: &mut Deriver<'_>, place: &Element<'_>) -> Result<(), E
 mod tests {
     use aa_contract::NoteKind;
 
-    use crate::testing::{device_notes, device_rules, record, refusal, rules, same, write};
+    use crate::testing::{device_notes, device_rules, notes, record, refusal, rules, same, write};
 
     /// The rules of a display that are not GL's own.
     fn display(device: &str) -> Vec<(String, String)> {
@@ -212,7 +216,11 @@ mod tests {
         for node in ["renderD129", "renderD128", "card0"] {
             write(root.path(), &format!("/dev/dri/{node}"), "");
         }
-        let rules = rules("kvm", "<devices><graphics type='egl-headless'/></devices>", root.path());
+        let display = "<devices><graphics type='egl-headless'/></devices>";
+        let rules = rules("kvm", display, root.path());
+        assert!(notes(display, root.path()).is_empty());
+        let bare = tempfile::tempdir().unwrap();
+        assert_eq!(notes(display, bare.path()), [NoteKind::MissingDevice]);
         assert!(rules.contains(&("/dev/dri/renderD128".to_owned(), "rw".to_owned())));
         assert!(!rules.iter().any(|(path, _)| path.contains("renderD129") || path.contains("card0")));
     }

@@ -124,7 +124,12 @@ fn pci(deriver: &mut Deriver<'_>, place: &Element<'_>, address: &Element<'_>) ->
     if resolved.kind == Kind::Missing {
         return Ok(true);
     }
-    for entry in deriver.host.entries(&resolved.path) {
+    let entries = deriver.host.entries(&resolved.path);
+    if entries.is_empty() {
+        let text = format!("the files of {what} in sysfs cannot be seen: no rule is made for them");
+        deriver.note(NoteKind::MissingDevice, place, text);
+    }
+    for entry in entries {
         if entry.starts_with("resource")
             || matches!(entry.as_str(), "config" | "rom" | "vendor" | "device" | "reset")
         {

@@ -103,7 +103,11 @@ fn macvtap(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error>
         .and_then(|text| text.parse::<u32>().ok())
     {
         Some(index) => deriver.allow(device, "macvtap", &format!("/dev/tap{index}"), Access::RW),
-        None => Ok(()),
+        None => {
+            let text = format!("the link \"{link}\" is not seen in sysfs: no rule is made for its node");
+            deriver.note(NoteKind::MissingDevice, device, text);
+            Ok(())
+        }
     }
 }
 
@@ -138,7 +142,11 @@ fn user(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{device_notes, device_rules, link, record, refusal, rules, same, stopped, write};
+    use aa_contract::NoteKind;
+
+    use crate::testing::{
+        device_notes, device_rules, link, notes, record, refusal, rules, same, stopped, write,
+    };
 
     const VHOST: (&str, &str) = ("/dev/vhost-net", "rw");
 
@@ -195,6 +203,11 @@ mod tests {
             "<source network='n'/><actual type='direct'><source dev='eth0' mode='vepa'/></actual>",
         );
         same(&rules("kvm", &network, root.path()), &[("/dev/tap42", "rw")]);
+        assert!(notes(card, root.path()).is_empty());
+        // A link that is not there, or cannot be seen.
+        let gone = card.replace("macvtap0", "macvtap1");
+        same(&rules("kvm", &gone, root.path()), &[]);
+        assert_eq!(notes(&gone, root.path()), [NoteKind::MissingDevice]);
         let lost = card.replace("macvtap0", "../../x");
         assert!(record("kvm", &lost, root.path()).is_ok());
         same(&rules("kvm", &lost, root.path()), &[]);
