@@ -218,6 +218,8 @@ impl Loader {
     }
 
     fn load(&self, action: parser::Action, profile: &Profile) -> Result<Loaded, Error> {
+        // First: beside a file that is not to be loaded there may be no lock to be had.
+        trust::file(&profile.file)?;
         let locks = self.lock([profile])?;
         let before = self.kernel.find_again(profile.name)?;
         if action == parser::Action::Add && before.is_some() {
@@ -246,7 +248,8 @@ impl Loader {
         profiles: &[Profile],
         jobs: usize,
     ) -> Result<Vec<Result<Loaded, Error>>, Error> {
-        let _locks = self.lock(profiles)?;
+        // The others have their own errors below.
+        let _locks = self.lock(profiles.iter().filter(|profile| trust::file(&profile.file).is_ok()))?;
         let mut results: Vec<Result<Ready, Error>> = Vec::new();
         let work = |profile: Profile| self.ready(&profile);
         let keep = |result| {

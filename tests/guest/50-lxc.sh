@@ -45,7 +45,7 @@ in_container() {
 
 # In a mount namespace whose /etc/apparmor.d has none of libvirt's policy, so that ours serves.
 own_mounts() {
-    local dir=$PWD/place type attempt
+    local dir=$PWD/place attempt
     mkdir -p place from
     make_container
     # The rules of our own abstraction, and not libvirt's.
@@ -54,21 +54,13 @@ own_mounts() {
         "mount-as:none:bind:$PWD/from:$dir"; do
         expect 0 in_container "$attempt"
     done
-    for type in securityfs debugfs tracefs pstore; do
-        attempt=mount-as:$type:rw:none:$dir
+    # Plain mounts are what parser 3.0.8 let through by rules of other mounts. Types of devices and servers this kernel has
+    # none of, and AppArmor then answers that there is no such type.
+    for attempt in "mount-as:bpf:ro:none:$dir" mount-as:{bpf,securityfs,debugfs,tracefs,pstore}":rw:none:$dir"; do
         expect 1 in_container "$attempt"
         says "$stdout" 'Permission denied'
         # The twin: it is the profile that denies it.
         expect 0 unshare -m /tests/probe "$attempt"
-    done
-    # What needs a device or a server, by a source that is none. AppArmor is asked first; without the profile it is the file
-    # system that fails. Plain mounts are what parser 3.0.8 let through by rules of other mounts.
-    for attempt in "mount-as:ext4:rw:none:$dir" "mount-as:ext4:ro:none:$dir" "mount-as:btrfs:ro:none:$dir" \
-        "mount-as:fuse:rw:none:$dir" "mount-as:nfs:rw:none:$dir"; do
-        expect 1 in_container "$attempt"
-        says "$stdout" 'Permission denied'
-        expect 1 unshare -m /tests/probe "$attempt"
-        [[ $stdout != *'Permission denied'* ]] || fail "denied without the profile: $stdout"
     done
 }
 
