@@ -218,6 +218,12 @@ fn left_out_directory(record: &Derived, pattern: &str) -> bool {
     notes(record, NoteKind::LeftOut).any(|note| note.contains(&text))
 }
 
+/// Whether a path that the domain names is left out as it stands, so that there is nothing to refuse.
+fn gets_no_rule(record: &Derived, path: &str) -> bool {
+    let text = format!(" \"{path}\" gets no rule");
+    notes(record, NoteKind::LeftOut).any(|note| note.contains(&text))
+}
+
 /// What the original grants to a guest that renders, besides the node.
 fn is_for_gl(pattern: &str) -> bool {
     const GL: [&str; 13] = [
@@ -338,7 +344,9 @@ pub(super) fn refusal_of_theirs(errors: &[String], record: &Derived) -> Option<&
         })
         .peekable();
     if restricted.peek().is_some() {
-        let is_false = |path: &str| left_out_directory(record, path) || is_only_read(record, path);
+        let is_false = |path: &str| {
+            left_out_directory(record, path) || gets_no_rule(record, path) || is_only_read(record, path)
+        };
         return if has_a_machines_device(record) {
             Some("container-devices")
         } else {
