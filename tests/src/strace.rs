@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Calls that concern the process alone: a fault in them is one of the run-time library.
 const OWN: [&str; 24] = [
@@ -64,6 +64,18 @@ pub struct Run {
 }
 
 impl Run {
+    /// Of a program's end, and the log of its calls.
+    pub fn new(output: &Output, log: String) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            status: output.status.code(),
+            signal: output.status.signal(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+            log,
+        }
+    }
+
     /// Whether a fault was injected.
     pub fn was_hit(&self) -> bool {
         self.signal.is_some() || self.log.contains("(INJECTED)")
@@ -119,14 +131,7 @@ pub fn run_by<'a>(
     // The program may end before it has read everything.
     drop(child.stdin.take().unwrap().write_all(stdin.as_bytes()));
     let output = child.wait_with_output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Run {
-        status: output.status.code(),
-        signal: output.status.signal(),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-        log: std::fs::read_to_string(log.path()).unwrap(),
-    }
+    Run::new(&output, std::fs::read_to_string(log.path()).unwrap())
 }
 
 /// Checks that a log's changes outlive a loss of power: each file is synced after its last write and before it is renamed,

@@ -4,7 +4,6 @@
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -120,15 +119,7 @@ impl Call {
             .unwrap();
         // It may end before it has read everything.
         drop(child.stdin.take().unwrap().write_all(self.xml.as_bytes()));
-        let output = child.wait_with_output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Run {
-            status: output.status.code(),
-            signal: output.status.signal(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-            log: String::new(),
-        }
+        Run::new(&child.wait_with_output().unwrap(), String::new())
     }
 
     /// The same as libvirtd would call it next: it goes by whether there is a base profile.
