@@ -1,4 +1,4 @@
-//! What the documents name exists: tests, functions to review, and files that are installed.
+//! What the documents name exists: tests, functions to review, files that are installed, and where links lead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -155,11 +155,47 @@ fn each_function_to_review_exists() {
                 total += lines;
             }
         }
-        // «Some 720 lines», «some 190 more»: the first number of each part that stands alone.
+        // The first number that stands alone in each part of docs/review.md is its number of lines.
         let told: usize = part.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
         assert!(told.abs_diff(total) <= 15, "docs/review.md says {told} lines, and it is {total}");
     }
     assert_eq!(lines_of("fn a() {\n    1\n}\n#[cfg(test)]\nfn a() {\n}\n", "a"), 3);
+}
+
+/// The name by which a link finds a heading: in lower case, without punctuation, with dashes for spaces.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn each_link_leads_somewhere() {
+    let documents = [files(&root().join("docs"), "md"), files(&root().join("contrib"), "md")].concat();
+    let at_the_top = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let at_the_top = at_the_top.filter(|path| path.extension() == Some("md".as_ref()));
+    let mut followed = 0;
+    for document in at_the_top.chain(documents) {
+        let text = read(&document);
+        for (_, rest) in text.match_indices("](").map(|(at, mark)| text.split_at(at + mark.len())) {
+            let target = rest.split(')').next().unwrap();
+            if target.contains("://") {
+                continue;
+            }
+            let (path, wanted) = target.split_once('#').unwrap_or((target, ""));
+            let linked = if path.is_empty() { document.clone() } else { document.with_file_name(path) };
+            let place = format!("{}: {target}", document.display());
+            assert!(linked.exists(), "{place} is not there");
+            if !wanted.is_empty() {
+                let linked = read(&linked);
+                let mut headings = linked.lines().filter(|line| line.starts_with('#'));
+                let is_wanted = |heading: &str| anchor(heading.trim_start_matches('#').trim()) == wanted;
+                assert!(headings.any(is_wanted), "{place} has no such heading");
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 30, "only {followed} links");
+    assert_eq!(anchor("`aa-load status --json`"), "aa-load-status---json");
 }
 
 /// What a document has to be typed: the lines of its blocks, without the prompt.
