@@ -173,7 +173,7 @@ pub fn pool(data: &[u8]) {
     let Ok(volume) = std::str::from_utf8(volume) else { return };
     let document = Document::parse(xml).unwrap();
     let root = document.root();
-    let definition = root.child("pool").unwrap_or(root);
+    let definition = if root.name() == "poolstate" { root.child("pool").unwrap() } else { root };
     let target =
         definition.at(&["target", "path"]).map_or("", |path| path.text().trim().trim_end_matches('/'));
     // The name is in the debug form only; a pool's target and a link's are the ways to a path.
