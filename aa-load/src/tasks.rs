@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -155,8 +156,8 @@ pub(crate) fn command_lines(
 }
 
 /// The words of a command line.
-pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = String> {
-    line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned())
+pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == 0)
 }
 
 /// The guest into whose profile a command line goes by aa-confine.
@@ -166,26 +167,37 @@ pub(crate) fn enters(line: &[u8]) -> Option<ProfileName> {
 
 /// The profile in full into which a command line goes by aa-confine, itself or behind others (`setpriv … aa-confine …`).
 fn target(line: &[u8]) -> Option<String> {
-    let is_program = |word: &String| Path::new(word).file_name() == Some(OsStr::new("aa-confine"));
+    let is_program =
+        |word: &[u8]| Path::new(OsStr::from_bytes(word)).file_name() == Some(OsStr::new("aa-confine"));
     let mut options =
-        words(line).skip_while(|word| !is_program(word)).skip(1).take_while(|word| word != "--");
+        words(line).skip_while(|word| !is_program(word)).skip(1).take_while(|word| *word != b"--");
     while let Some(word) = options.next() {
-        let (option, value) = match word.split_once('=') {
-            Some((option, value)) => (option, Some(value.to_owned())),
-            None => (word.as_str(), None),
-        };
-        match option {
-            "--uuid" => return Some(of_uuid(&value.or_else(|| options.next())?)?.to_string()),
-            "--profile" => return value.or_else(|| options.next()),
-            _ => {}
+        if let Some(uuid) = value(word, b"--uuid", &mut options) {
+            return Some(of_uuid(uuid?)?.to_string());
+        }
+        if let Some(profile) = value(word, b"--profile", &mut options) {
+            return Some(String::from_utf8_lossy(profile?).into_owned());
         }
     }
     None
 }
 
+/// What an option is given, in the same word or in the next, if the word is this option; there may be nothing.
+fn value<'a>(
+    word: &'a [u8],
+    option: &[u8],
+    next: &mut impl Iterator<Item = &'a [u8]>,
+) -> Option<Option<&'a [u8]>> {
+    match word.strip_prefix(option)? {
+        [] => Some(next.next()),
+        [b'=', value @ ..] => Some(Some(value)),
+        _ => None,
+    }
+}
+
 /// The profile of the guest with this UUID, however that is spelt.
-pub(crate) fn of_uuid(uuid: &str) -> Option<ProfileName> {
-    format!("libvirt-{}", uuid.to_lowercase()).parse().ok()
+pub(crate) fn of_uuid(uuid: &[u8]) -> Option<ProfileName> {
+    format!("libvirt-{}", std::str::from_utf8(uuid).ok()?.to_lowercase()).parse().ok()
 }
 
 /// The guest's profile that a full name belongs to: itself, or its parent.
