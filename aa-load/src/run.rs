@@ -257,7 +257,7 @@ fn find(args: &Args, kernel: &Kernel) -> Result<Found, Error> {
         };
         (loaded, tasks)
     });
-    Ok(Found { wanted: None, on_disk, grants, loaded: loaded?, tasks: tasks?, mode: None })
+    Ok(Found { on_disk, grants, loaded: loaded?, tasks: tasks?, ..Found::default() })
 }
 
 fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
@@ -267,7 +267,10 @@ fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
     }
     let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
     match wanted::read(&args.definitions) {
-        Ok(wanted) => found.wanted = Some(wanted),
+        Ok(wanted) => {
+            found.running = wanted.processes(&args.proc)?;
+            found.wanted = Some(wanted);
+        }
         Err(error) => out.note(&format!("definitions are not known: {error}")),
     }
     found.mode = parameters::mode(&args.parameters).ok();
@@ -289,7 +292,7 @@ fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
 fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let mut names = names(args, out);
     let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
-    found.wanted = Some(wanted::read_what_is_there(&args.definitions)?);
+    found.running = wanted::read_what_is_there(&args.definitions)?.processes(&args.proc)?;
     found.mode = Some(parameters::mode(&args.parameters)?);
     let running = verify::Running::look(&args.proc)?;
     if args.operands.is_empty() {

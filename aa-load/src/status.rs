@@ -29,6 +29,8 @@ pub struct Found {
     pub loaded: BTreeMap<ProfileName, InKernel>,
     /// The threads that carry each profile.
     pub tasks: BTreeMap<ProfileName, Vec<Task>>,
+    /// The processes of each running guest that must carry its label ([`Wanted::processes`]).
+    pub running: BTreeMap<ProfileName, Vec<u32>>,
     /// AppArmor's mode as a whole; absent if it cannot be read.
     pub mode: Option<String>,
 }
@@ -140,16 +142,14 @@ fn row(found: &Found, name: ProfileName) -> Row {
     }
     let wanted = found.wanted.as_ref().map(|wanted| wanted.profiles.contains(&name));
     let on_disk = found.on_disk.contains(&name);
-    let running = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
+    let running = found.running.get(&name);
+    let carries = |pid: &u32| tasks.iter().any(|task| task.pid == *pid && task.is_under(name));
     let grants = found.grants.get(&name);
     let drift = [
         (grants.is_some_and(|grants| !grants.whole), "its file of temporary grants cannot be read"),
         (loaded.is_none() && !processes.is_empty(), "a process carries it, the kernel no longer holds it"),
         (running.is_some() && loaded.is_none(), "the guest runs, the profile is not in the kernel"),
-        (
-            running.is_some_and(|pid| !tasks.iter().any(|task| task.pid == *pid && task.is_under(name))),
-            "the guest's process does not carry it",
-        ),
+        (running.is_some_and(|pids| !pids.iter().all(carries)), "the guest's process does not carry it"),
         (
             loaded.is_some() && found.mode.as_ref().is_some_and(|mode| mode != parameters::ENFORCE),
             "AppArmor as a whole does not enforce",
@@ -240,7 +240,8 @@ mod tests {
         crate::tasks::tests::put(&proc, 5, 6, &format!("{NAME} (complain)"));
         let (on_disk, grants) = on_disk(&disk).unwrap();
         let mut found = Found {
-            wanted: Some(Wanted { profiles: [name].into(), running: [(name, 5)].into() }),
+            wanted: Some(Wanted { profiles: [name].into(), ..Wanted::default() }),
+            running: [(name, vec![5])].into(),
             on_disk,
             grants,
             loaded: kernel.list().unwrap(),
@@ -270,6 +271,15 @@ mod tests {
         found.on_disk.clear();
         let row = rows(&found, &all).remove(0);
         assert_eq!(row.drift, ["the guest's process does not carry it", "in the kernel, no file"]);
+        // Each of a container's processes.
+        found.tasks = crate::tasks::scan(&kernel, &proc).unwrap();
+        for (pids, is_told) in [(vec![5], false), (vec![5, 9], true)] {
+            found.running = [(name, pids)].into();
+            let drift = rows(&found, &all).remove(0).drift;
+            assert_eq!(drift.contains(&"the guest's process does not carry it"), is_told, "{drift:?}");
+        }
+        found.running.clear();
+        found.tasks.clear();
         found.wanted = Some(Wanted::default());
         assert!(rows(&found, &all)[0].drift.contains(&"no definition needs it"));
     }

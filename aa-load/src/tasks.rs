@@ -1,6 +1,6 @@
 //! Which processes carry a guest's label, from `/proc/PID/task/TID/attr`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
@@ -293,11 +293,41 @@ fn is_group(gid: u32) -> bool {
 fn may_trace_all(proc: &Path) -> io::Result<bool> {
     const CAP_SYS_PTRACE: u32 = 19;
     let status = read(&proc.join("self/status"))?.unwrap_or_default();
-    let capable = status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
+    let capable = field(&status, "CapEff:")
+        .and_then(|set| u64::from_str_radix(set, 16).ok())
         .is_some_and(|set| set >> CAP_SYS_PTRACE & 1 == 1);
     Ok(capable && read_label(&proc.join("thread-self"))?.is_none_or(|label| label == "unconfined"))
+}
+
+/// The children of some processes, those of each in order.
+///
+/// # Errors
+/// [`Error::Host`]: `/proc` or a process's status in it cannot be read.
+pub(crate) fn children(proc: &Path, parents: &BTreeSet<u32>) -> Result<BTreeMap<u32, Vec<u32>>, Error> {
+    let mut found: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    if parents.is_empty() {
+        return Ok(found);
+    }
+    for process in processes(proc)? {
+        let Process { pid, directory } = process?;
+        if let Some(parent) = parent(&directory)?.filter(|parent| parents.contains(parent)) {
+            found.entry(parent).or_default().push(pid);
+        }
+    }
+    found.values_mut().for_each(|pids| pids.sort_unstable());
+    Ok(found)
+}
+
+/// Who a process's parent is; `None` if the process ended.
+fn parent(process: &Path) -> Result<Option<u32>, Error> {
+    let path = process.join("status");
+    let status = read(&path).map_err(Error::host(&path))?;
+    Ok(status.and_then(|status| field(&status, "PPid:")?.parse().ok()))
+}
+
+/// A line of a process's `status`. Nobody's name in it is another line: the kernel writes a line's end as `\n`.
+pub(crate) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 pub(crate) fn number(name: &OsStr) -> Option<u32> {

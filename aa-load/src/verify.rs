@@ -108,8 +108,7 @@ fn is_of_a_service(process: &Path) -> Result<bool, Error> {
     let Some(status) = tasks::read(&path).map_err(Error::host(&path))? else { return Ok(false) };
     // The real user: a set-user-ID program has another effective one. Some take that for their real one too, as sudo
     // does while it waits for a password.
-    let user =
-        status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
+    let user = tasks::field(&status, "Uid:").and_then(|users| users.split_whitespace().next()?.parse().ok());
     let is_set_user_id = fs::metadata(process.join("exe")).is_ok_and(|program| program.mode() & 0o4000 != 0);
     Ok(!is_set_user_id && user.is_none_or(|user| !is_ordinary(user)))
 }
@@ -131,10 +130,8 @@ fn is_ordinary(user: u32) -> bool {
 
 /// Every guest that there is anything of: a file, a loaded profile, a process.
 pub fn all(found: &Found, running: &Running) -> BTreeSet<ProfileName> {
-    let known = found.wanted.iter().flat_map(|wanted| wanted.running.keys());
-    let names =
-        found.on_disk.iter().chain(found.loaded.keys()).chain(running.hypervisors.keys()).chain(known);
-    names.copied().collect()
+    let names = found.on_disk.iter().chain(found.loaded.keys()).chain(found.running.keys());
+    names.chain(running.hypervisors.keys()).copied().collect()
 }
 
 /// Checks one guest: the profile is loaded, in enforce mode, as AppArmor is as a whole, and so is every process that is
@@ -157,9 +154,9 @@ pub fn verify(name: ProfileName, found: &Found, running: &Running, proc: &Path) 
     for task in tasks.filter(|task| task.is_under(name)) {
         check_mode(task)?;
     }
-    let main = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
+    let main = found.running.get(&name).map(Vec::as_slice).unwrap_or_default();
     let hypervisors = running.hypervisors.get(&name).into_iter().flatten();
-    let known: BTreeSet<u32> = main.into_iter().chain(hypervisors).copied().collect();
+    let known: BTreeSet<u32> = main.iter().chain(hypervisors).copied().collect();
     for pid in &known {
         // Looked at again: a thread may have started since the scan.
         for (tid, path) in threads(&proc.join(pid.to_string()))? {
@@ -172,7 +169,7 @@ pub fn verify(name: ProfileName, found: &Found, running: &Running, proc: &Path) 
             }
         }
     }
-    if let Some(main) = main {
+    for main in main {
         let beside = running.beside(&proc.join(main.to_string()))?.iter();
         for pid in beside.filter(|pid| !known.contains(pid)) {
             check_helper(*pid, &proc.join(pid.to_string()), name)?;
@@ -235,7 +232,6 @@ fn is_enforced(task: &Task) -> bool {
 mod tests {
     use super::*;
     use crate::kernel::tests::{NAME, put, tree};
-    use crate::wanted::Wanted;
 
     /// Gives a process a command line and a real user.
     fn call(proc: &Path, pid: u32, line: &str, user: u32) {
@@ -364,12 +360,11 @@ mod tests {
             }
         };
         let check = || {
-            let wanted = Wanted { running: [(name, 9)].into(), ..Wanted::default() };
             let found = Found {
                 loaded: kernel.list().unwrap(),
                 tasks: tasks::scan(&kernel, &proc).unwrap(),
                 mode: Some("enforce".to_owned()),
-                wanted: Some(wanted),
+                running: [(name, vec![9])].into(),
                 ..Found::default()
             };
             verify(name, &found, &Running::look(&proc).unwrap(), &proc).map_err(|error| error.to_string())

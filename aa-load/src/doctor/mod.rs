@@ -189,11 +189,10 @@ fn lock(parameters: &Path) -> (State, String) {
 fn privilege(proc: &Path) -> (State, String) {
     const CAP_MAC_ADMIN: u32 = 33;
     let status = tasks::read(&proc.join("self/status")).ok().flatten().unwrap_or_default();
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let capable = field("CapEff:")
+    let capable = tasks::field(&status, "CapEff:")
         .and_then(|text| u64::from_str_radix(text, 16).ok())
         .is_some_and(|set| set >> CAP_MAC_ADMIN & 1 == 1);
-    let root = field("Uid:").and_then(|text| text.split_whitespace().nth(1)) == Some("0");
+    let root = tasks::field(&status, "Uid:").and_then(|text| text.split_whitespace().nth(1)) == Some("0");
     match (capable, root) {
         (true, true) => (State::Ok, "root with CAP_MAC_ADMIN".into()),
         (false, true) => (State::Failed, "root, but without CAP_MAC_ADMIN".into()),

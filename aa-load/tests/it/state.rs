@@ -159,6 +159,33 @@ fn verify_without_names_is_of_every_guest_that_there_is_anything_of() {
 }
 
 #[test]
+fn of_a_container_the_processes_are_looked_at_and_not_its_controller() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    fs::remove_file(host.at("d").join(OTHER)).unwrap();
+    let state = format!(
+        "<domstatus state='running' pid='40'><domain type='lxc' id='40'><uuid>{}</uuid></domain></domstatus>",
+        uuid(NAME)
+    );
+    fs::write(host.at("defs/x.xml"), state).unwrap();
+    let put = |pid: u32, parent: u32, label: &str| {
+        host.process(pid, label);
+        fs::write(host.at(&format!("proc/{pid}/status")), format!("PPid:\t{parent}\n")).unwrap();
+    };
+    let not_carried = "the guest's process does not carry it";
+    put(40, 1, "unconfined");
+    host.expect(&["verify"], "", 1, &[], &["process 40 thread 40 does not carry it"], "");
+    host.expect(&["status", "--json"], "", 0, &[not_carried], &[], "");
+    put(41, 40, &format!("{NAME} (enforce)"));
+    put(42, 41, &format!("{NAME} (enforce)"));
+    host.expect(&["verify"], "", 0, &[NAME], &[], "");
+    host.expect(&["status", "--json"], "", 0, &["\"drift\":[]"], &[], "");
+    put(41, 40, "unconfined");
+    host.expect(&["verify"], "", 1, &[], &["process 41 thread 41 does not carry it"], "");
+    host.expect(&["status", "--json"], "", 0, &[not_carried], &[], "");
+}
+
+#[test]
 fn verify_fails_where_it_cannot_look() {
     let host = Host::new();
     host.load(&[NAME, OTHER]);
