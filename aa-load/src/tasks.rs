@@ -144,15 +144,19 @@ pub(crate) fn command_lines(
 ) -> Result<impl Iterator<Item = Result<(Process, Vec<u8>), Error>>, Error> {
     Ok(processes(proc)?.filter_map(|process| {
         let read = |process: Process| {
-            let path = process.directory.join("cmdline");
-            let mut line = Vec::new();
-            let length =
-                fs::File::open(&path).and_then(|file| file.take(LONGEST_LINE).read_to_end(&mut line));
-            let line = unless_gone(length.map(|_| line)).map_err(Error::host(&path))?;
+            let line = command_line(&process.directory)?;
             Ok(line.map(|line| (process, line)))
         };
         process.and_then(read).transpose()
     }))
+}
+
+/// A process's command line; `None` if it ended.
+pub(crate) fn command_line(process: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let path = process.join("cmdline");
+    let mut line = Vec::new();
+    let length = fs::File::open(&path).and_then(|file| file.take(LONGEST_LINE).read_to_end(&mut line));
+    unless_gone(length.map(|_| line)).map_err(Error::host(&path))
 }
 
 /// The words of a command line.
@@ -320,9 +324,13 @@ pub(crate) fn children(proc: &Path, parents: &BTreeSet<u32>) -> Result<BTreeMap<
 
 /// Who a process's parent is; `None` if the process ended.
 fn parent(process: &Path) -> Result<Option<u32>, Error> {
+    Ok(status(process)?.and_then(|status| field(&status, "PPid:")?.parse().ok()))
+}
+
+/// What the kernel tells of a process, a field a line; `None` if it ended.
+pub(crate) fn status(process: &Path) -> Result<Option<String>, Error> {
     let path = process.join("status");
-    let status = read(&path).map_err(Error::host(&path))?;
-    Ok(status.and_then(|status| field(&status, "PPid:")?.parse().ok()))
+    read(&path).map_err(Error::host(&path))
 }
 
 /// A line of a process's `status`. Nobody's name in it is another line: the kernel writes a line's end as `\n`.

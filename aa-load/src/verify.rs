@@ -104,13 +104,15 @@ fn named(line: &[u8], process: &Path) -> BTreeSet<ProfileName> {
 
 /// Whether no ordinary user has started a process; not so if it ended. What cannot be asked is no proof of that.
 fn is_of_a_service(process: &Path) -> Result<bool, Error> {
-    let path = process.join("status");
-    let Some(status) = tasks::read(&path).map_err(Error::host(&path))? else { return Ok(false) };
+    let Some(status) = tasks::status(process)? else { return Ok(false) };
     // The real user: a set-user-ID program has another effective one. Some take that for their real one too, as sudo
     // does while it waits for a password.
-    let user = tasks::field(&status, "Uid:").and_then(|users| users.split_whitespace().next()?.parse().ok());
     let is_set_user_id = fs::metadata(process.join("exe")).is_ok_and(|program| program.mode() & 0o4000 != 0);
-    Ok(!is_set_user_id && user.is_none_or(|user| !is_ordinary(user)))
+    Ok(!is_set_user_id && real_user(&status).is_none_or(|user| !is_ordinary(user)))
+}
+
+fn real_user(status: &str) -> Option<u32> {
+    tasks::field(status, "Uid:")?.split_whitespace().next()?.parse().ok()
 }
 
 /// Whether a process executes what is not called as QEMU's programs are. What may not be asked is no proof of that.
@@ -181,6 +183,18 @@ pub fn verify(name: ProfileName, found: &Found, running: &Running, proc: &Path) 
 /// What libvirt starts for a guest without the guest's label: their tasks are the host's.
 const NOT_LABELLED: [&str; 3] = ["qemu-pr-helper", "vhost-user-gpu", "virtiofsd"];
 
+/// Whether a process is a virtiofsd or vhost-user-gpu, which a definition may name by any path (`<binary>`): libvirt
+/// starts both as root and hands each its socket as `--fd=N`. The guest's QEMU, and all that libvirt runs with a label,
+/// have an account of their own, and none of them can become root's.
+fn is_vhost_user(process: &Path) -> Result<bool, Error> {
+    let is_socket = |word: &[u8]| {
+        word.strip_prefix(b"--fd=").is_some_and(|fd| !fd.is_empty() && fd.iter().all(u8::is_ascii_digit))
+    };
+    let line = tasks::command_line(process)?.unwrap_or_default();
+    let status = tasks::status(process)?.unwrap_or_default();
+    Ok(words(&line).any(is_socket) && real_user(&status) == Some(0))
+}
+
 /// That a process beside a guest's is confined: by the guest's profile, or by that of its own program, which some
 /// distributions have for swtpm and passt.
 fn check_helper(pid: u32, process: &Path, name: ProfileName) -> Result<(), Error> {
@@ -196,6 +210,9 @@ fn check_helper(pid: u32, process: &Path, name: ProfileName) -> Result<(), Error
         }
         // Whatever it executes, its label tells.
         Err(_) => {}
+    }
+    if is_vhost_user(process)? {
+        return Ok(());
     }
     for (tid, path) in threads(process)? {
         match tasks::look(pid, tid, &path)? {
@@ -397,6 +414,18 @@ mod tests {
             ] {
                 start(10, program, &other, "unconfined");
                 assert_eq!(check().map(|_| ()), Ok(()), "{program} {other}");
+            }
+            // A virtiofsd that is called otherwise; and what only says that it is one, or is another helper of root's.
+            for (line, user, is_passed) in [
+                ("/opt/fsd-1.2 --fd=27 -o source=/srv", 0, true),
+                ("/bin/sh /opt/fsd-wrapper --fd=27", 0, true),
+                ("/opt/fsd-1.2 --fd=27 -o source=/srv", 64055, false),
+                ("/opt/fsd-1.2 --fd=x --fd= --fd", 0, false),
+                ("/usr/bin/swtpm socket --ctrl type=unixio", 0, false),
+            ] {
+                start(10, "/opt/fsd-1.2", group, "unconfined");
+                call(&proc, 10, line, user);
+                assert_eq!(check().is_ok(), is_passed, "{line} {user}");
             }
             fs::remove_dir_all(proc.join("10")).unwrap();
         }
