@@ -85,17 +85,20 @@ pub fn scan(kernel: &Kernel, proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Ta
 /// Every thread that would be unconfined if the profile went: who carries it, and each aa-confine that is about to
 /// execute something under it. The kernel tells nobody what another process has asked for at its next exec, and that
 /// becomes `unconfined` with the profile; so the command line is believed. Whoever writes one could as well enter the
-/// profile.
+/// profile. Not believed is that of who waits for this very call: aa-confine starts nothing beside itself, so a process
+/// with others below it is none, but may be what runs one and then aa-load (`with-guest aa-confine --uuid …`).
 ///
 /// # Errors
 /// As [`scan`].
 pub fn in_use(kernel: &Kernel, proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
     // Before the labels: who executes between the two looks carries one by the second.
     let mut found: BTreeMap<ProfileName, Vec<Task>> = BTreeMap::new();
+    let waiting = this_and_above(proc)?;
     for process in command_lines(proc)? {
         let (Process { pid, directory }, line) = process?;
         if let Some(target) = target(&line)
             && let Some(name) = of_profile(&target)
+            && !waiting.contains(&pid)
         {
             let path = directory.join(format!("task/{pid}"));
             found.entry(name).or_default().push(task(pid, pid, &path, &target));
@@ -319,6 +322,18 @@ pub(crate) fn children(proc: &Path, parents: &BTreeSet<u32>) -> Result<BTreeMap<
         }
     }
     found.values_mut().for_each(|pids| pids.sort_unstable());
+    Ok(found)
+}
+
+/// This process, its parent, and so on, as far as this procfs has them.
+fn this_and_above(proc: &Path) -> Result<BTreeSet<u32>, Error> {
+    let mut found = BTreeSet::new();
+    let mut next = fs::read_link(proc.join("self")).ok().and_then(|link| number(link.as_os_str()));
+    while let Some(pid) = next
+        && found.insert(pid)
+    {
+        next = parent(&proc.join(pid.to_string()))?;
+    }
     Ok(found)
 }
 

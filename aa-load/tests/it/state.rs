@@ -130,6 +130,33 @@ fn a_profile_stays_that_aa_confine_is_about_to_enter() {
 }
 
 #[test]
+fn who_waits_for_a_removal_is_not_about_to_enter_the_profile() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    let line = format!("sh with-guest aa-confine --uuid {} -- qemu", uuid(NAME));
+    let put = |pid: u32, parent: u32| {
+        host.process(pid, "unconfined");
+        host.call(pid, &line, 0);
+        fs::write(host.at(&format!("proc/{pid}/status")), format!("PPid:\t{parent}\n")).unwrap();
+    };
+    std::os::unix::fs::symlink("43", host.at("proc/self")).unwrap();
+    for (pid, parent) in [(41, 1), (42, 41), (43, 42)] {
+        put(pid, parent);
+    }
+    host.expect(&["remove", "--dry-run", NAME], "", 0, &["removed"], &[], "");
+    // A child of who waits has the same line until it executes aa-confine, and that.
+    put(44, 42);
+    host.expect(&["remove", NAME], "", 1, &[], &["in use by process 44"], "");
+    fs::remove_dir_all(host.at("proc/44")).unwrap();
+    // Who carries the profile would be unconfined, whatever it waits for.
+    host.process(41, &format!("{NAME} (enforce)"));
+    host.expect(&["remove", NAME], "", 1, &[], &["in use by process 41"], "");
+    assert_eq!(host.removed(), "");
+    host.process(41, "unconfined");
+    host.expect(&["remove", NAME], "", 0, &["removed"], &[], "");
+}
+
+#[test]
 fn verify_without_names_is_of_every_guest_that_there_is_anything_of() {
     let host = Host::new();
     host.load(&[NAME]);
