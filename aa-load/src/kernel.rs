@@ -24,17 +24,23 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The mode as a record tells it: `kill` enforces, and ends the process besides.
+    /// The mode as a record tells it, which has `kill` as `enforce`.
     ///
     /// # Errors
     /// [`Error::Mode`]: it is another.
     pub fn record_mode(&self) -> Result<Mode, Error> {
         match self.mode.as_str() {
-            "enforce" | "kill" => Ok(Mode::Enforce),
+            mode if enforces(mode) => Ok(Mode::Enforce),
             "complain" => Ok(Mode::Complain),
             other => Err(Error::Mode(other.to_owned())),
         }
     }
+}
+
+/// Whether what is not allowed is denied in a mode: a profile's, a thread's, or AppArmor's as a whole. `kill` ends the
+/// process besides.
+pub(crate) fn enforces(mode: &str) -> bool {
+    matches!(mode, "enforce" | "kill")
 }
 
 /// A guest's profile in the kernel.

@@ -11,8 +11,7 @@ use aa_contract::{Grant, ProfileName, Target};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::kernel::InKernel;
-use crate::parameters;
+use crate::kernel::{InKernel, enforces};
 use crate::tasks::Task;
 use crate::wanted::Wanted;
 
@@ -151,7 +150,7 @@ fn row(found: &Found, name: ProfileName) -> Row {
         (running.is_some() && loaded.is_none(), "the guest runs, the profile is not in the kernel"),
         (running.is_some_and(|pids| !pids.iter().all(carries)), "the guest's process does not carry it"),
         (
-            loaded.is_some() && found.mode.as_ref().is_some_and(|mode| mode != parameters::ENFORCE),
+            loaded.is_some() && found.mode.as_ref().is_some_and(|mode| !enforces(mode)),
             "AppArmor as a whole does not enforce",
         ),
         (loaded.is_some() && !on_disk, "in the kernel, no file"),
@@ -263,7 +262,11 @@ mod tests {
         let row = rows(&found, &all).remove(0);
         assert_eq!((row.grants.len(), row.drift), (1, vec!["its file of temporary grants cannot be read"]));
         found.mode = Some("complain".to_owned());
-        assert!(rows(&found, &all)[0].drift.contains(&"AppArmor as a whole does not enforce"));
+        let is_told =
+            |found: &Found| rows(found, &all)[0].drift.contains(&"AppArmor as a whole does not enforce");
+        assert!(is_told(&found));
+        found.mode = Some("kill".to_owned());
+        assert!(!is_told(&found));
         // Who may not read it is told nothing.
         found.mode = None;
         found.grants.clear();

@@ -390,8 +390,8 @@ fn read_label(task: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// A label and its mode: `a//&b (enforce)`.
-fn split(text: &str) -> (&str, &str) {
+/// A label, or a profile's name, and its mode: `a//&b (enforce)`.
+pub(crate) fn split(text: &str) -> (&str, &str) {
     text.strip_suffix(')').and_then(|text| text.rsplit_once(" (")).unwrap_or((text, ""))
 }
 

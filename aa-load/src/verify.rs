@@ -11,7 +11,7 @@ use std::path::Path;
 use aa_contract::{Loaded, Mode, ProfileName};
 
 use crate::error::Error;
-use crate::parameters;
+use crate::kernel::enforces;
 use crate::status::Found;
 use crate::tasks::{self, Process, Task, command_lines, enters, of_uuid, processes, threads, words};
 
@@ -146,7 +146,7 @@ pub fn all(found: &Found, running: &Running) -> BTreeSet<ProfileName> {
 pub fn verify(name: ProfileName, found: &Found, running: &Running, proc: &Path) -> Result<Loaded, Error> {
     let held = found.loaded.get(&name).ok_or(Error::NotLoaded)?;
     let mode = found.mode.as_deref().unwrap_or("not known");
-    if mode != parameters::ENFORCE {
+    if !enforces(mode) {
         return Err(Error::Unverified(format!("AppArmor as a whole is in mode {mode}, not enforce")));
     }
     if !matches!(held.entry.record_mode(), Ok(Mode::Enforce)) {
@@ -242,7 +242,7 @@ fn check_mode(task: &Task) -> Result<(), Error> {
 }
 
 fn is_enforced(task: &Task) -> bool {
-    matches!(task.mode.as_str(), "enforce" | "kill" | "mixed")
+    enforces(&task.mode) || task.mode == "mixed"
 }
 
 #[cfg(test)]
@@ -355,7 +355,9 @@ mod tests {
             verify(NAME.parse().unwrap(), &found, &Running::default(), root.path()).is_ok()
         };
         assert!(check(Some("enforce")));
-        for mode in [Some("complain"), Some("kill"), Some("unconfined"), Some(""), None] {
+        // It enforces, and ends the process besides.
+        assert!(check(Some("kill")));
+        for mode in [Some("complain"), Some("unconfined"), Some(""), None] {
             assert!(!check(mode), "{mode:?}");
         }
     }

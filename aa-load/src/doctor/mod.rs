@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::cache;
 use crate::features;
-use crate::kernel::Kernel;
+use crate::kernel::{self, Kernel};
 use crate::load::Options;
 use crate::parameters;
 use crate::parser::Parser;
@@ -167,10 +167,10 @@ pub fn examine(options: &Options, places: &Places) -> Report {
     Report { version: 1, secmodel, ok, checks }
 }
 
-/// AppArmor's mode as a whole: in any other than this one no profile is of its own mode.
+/// AppArmor's mode as a whole: in one that does not enforce, no profile does.
 fn mode(parameters: &Path) -> (State, String) {
     match parameters::mode(parameters) {
-        Ok(mode) if mode == parameters::ENFORCE => (State::Ok, mode),
+        Ok(mode) if kernel::enforces(&mode) => (State::Ok, mode),
         Ok(mode) => (State::Failed, format!("every profile is in mode {mode}, whatever it says itself")),
         Err(error) => (State::Failed, error.to_string()),
     }
@@ -244,7 +244,13 @@ fn cages(kernel: &Kernel) -> (State, String) {
     };
     let missing: Vec<&str> = ["aa-derive", "aa-render", "aa-load", "aa-confine"]
         .into_iter()
-        .filter(|tool| !loaded.lines().any(|line| line == format!("{tool} (enforce)")))
+        .filter(|tool| {
+            let is_caged = |line| {
+                let (name, mode) = tasks::split(line);
+                name == *tool && kernel::enforces(mode)
+            };
+            !loaded.lines().any(is_caged)
+        })
         .collect();
     if missing.is_empty() {
         return (State::Ok, "in force".into());
@@ -359,10 +365,11 @@ mod tests {
     fn a_tool_whose_profile_is_not_in_force_is_named() {
         let root = tempfile::tempdir().unwrap();
         let kernel = tree(root.path());
-        fs::write(kernel.root().join("profiles"), "aa-load (complain)\naa-derive (enforce)\n").unwrap();
+        let profiles = "aa-load (complain)\naa-derive (enforce)\naa-confine (kill)\n";
+        fs::write(kernel.root().join("profiles"), profiles).unwrap();
         let (state, detail) = cages(&kernel);
         assert_eq!(state, State::Warning);
-        assert!(detail.ends_with("aa-render, aa-load, aa-confine"), "{detail}");
+        assert!(detail.ends_with("for aa-render, aa-load"), "{detail}");
     }
 
     #[test]
@@ -370,8 +377,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, value: &str| fs::write(dir.path().join(name), value).unwrap();
         assert_eq!((mode(dir.path()).0, lock(dir.path()).0), (State::Failed, State::Failed), "not known");
-        for (value, state) in [("enforce", State::Ok), ("complain\n", State::Failed), ("kill", State::Failed)]
-        {
+        for (value, state) in [
+            ("enforce", State::Ok),
+            ("kill\n", State::Ok),
+            ("complain\n", State::Failed),
+            ("", State::Failed),
+        ] {
             put("mode", value);
             assert_eq!(mode(dir.path()).0, state, "{value}");
         }

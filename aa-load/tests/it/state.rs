@@ -251,9 +251,12 @@ fn apparmor_that_complains_as_a_whole_is_told_by_verify_status_and_doctor() {
     host.expect(&["verify", NAME], "", 1, &[], &["AppArmor as a whole is in mode complain, not enforce"], "");
     host.expect(&["status", "--json", NAME], "", 0, &["AppArmor as a whole does not enforce"], &[], "");
     assert!(failed("mode"));
-    mode("enforce");
-    let status = text(&host.run(&["status", "--json", NAME], "").stdout);
-    assert!(!status.contains("as a whole"), "{status}");
+    for enforcing in ["enforce", "kill"] {
+        mode(enforcing);
+        host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
+        let status = text(&host.run(&["status", "--json", NAME], "").stdout);
+        assert!(!status.contains("as a whole") && !failed("mode"), "{status}");
+    }
     fs::write(host.at("parameters/lock_policy"), "Y\n").unwrap();
     assert!(failed("policy lock"));
     // Who may not read it cannot verify anything; status tells the rest.
