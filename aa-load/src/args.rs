@@ -121,4 +121,5 @@ Exit status:
   0  all done
   1  some input was refused, by this tool, the parser or the kernel; each is named, the rest was done
   2  the call was wrong
-  3  the host failed: no parser, no AppArmor, no privilege, input or output";
+  3  the host failed: no parser, no AppArmor, no privilege, input or output, or the kernel does not hold
+     what was loaded";

@@ -29,7 +29,7 @@ pub enum Error {
     /// The input names one profile twice.
     #[error("the input names it twice")]
     Twice,
-    /// A profile file cannot be read.
+    /// A profile, or a file that it is made of, is not there, or is another user's to change.
     #[error("{}: {source}", Printable(&.path.to_string_lossy()))]
     Read {
         /// The file.
@@ -192,18 +192,18 @@ impl Error {
             | Self::Read { .. }
             | Self::Disabled(_)
             | Self::OtherProfile { .. }
-            | Self::Blob(_)
             | Self::Unstable
             | Self::Exists
             | Self::NotLoaded
             | Self::InUse(_)
-            | Self::ReadBack(_)
             | Self::Carried(_)
             | Self::Lax(_)
             | Self::Mode(_)
             | Self::Unverified(_) => Exit::Refused,
             Self::Stale { source, .. } => source.exit(),
             Self::Parser(error) => error.exit(),
+            // A parser or a kernel that does not do as it says has not refused anything.
+            Self::Blob(_) | Self::ReadBack(_) => Exit::Host,
             Self::NoAppArmor(_) | Self::Privilege(_) | Self::Host { .. } | Self::Unknown(_) => Exit::Host,
         }
     }

@@ -62,11 +62,11 @@ impl Inputs {
         Self { base: base.to_owned(), include: include.to_vec(), known: Mutex::default() }
     }
 
-    /// The digest of `file` and of everything that it reaches. Absent files count as absent, and unreadable ones as
-    /// unreadable: the parser will tell.
+    /// The digest of `file` and of everything that it reaches. Absent files count as absent: the parser will tell.
     ///
     /// # Errors
-    /// A file that another user can change, more than a profile can have, or a name that is not understood.
+    /// A file that cannot be read, since nobody knows whether it is still what it was; one that another user can change,
+    /// more than a profile can have, or a name that is not understood.
     pub(crate) fn sum(&self, file: &Path) -> Result<Sum, Problem> {
         let mut pending = vec![file.to_owned()];
         if let Some(name) = file.file_name() {
@@ -147,10 +147,13 @@ impl Inputs {
             let content = Sha256::new().chain_update(kind).chain_update(content).finalize().into();
             Ok(Node { stamp, content, next })
         };
-        let failed = |error: &io::Error| node(b"none ", format!("{:?}", error.kind()).as_bytes(), Vec::new());
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => node(b"none", b"", Vec::new()),
+            _ => Err(Problem::of(path)(error)),
+        };
         // A device or a pipe in a profile's place must not be waited for; the parser reads nothing from it.
         let metadata = match fs::metadata(path) {
-            Err(error) => return failed(&error),
+            Err(error) => return failed(error),
             Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
                 return node(b"special", b"", Vec::new());
             }
@@ -161,7 +164,7 @@ impl Inputs {
             let mut names: Vec<PathBuf> =
                 match fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
                     Ok(entries) => entries.iter().map(fs::DirEntry::path).collect(),
-                    Err(error) => return failed(&error),
+                    Err(error) => return failed(error),
                 };
             names.sort_unstable();
             // The names are part of the digest as paths; directories in it are not entered by the parser.
@@ -171,7 +174,7 @@ impl Inputs {
         }
         let mut bytes = Vec::new();
         match fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)) {
-            Err(error) => failed(&error),
+            Err(error) => failed(error),
             Ok(_) if bytes.len() as u64 > LARGEST => {
                 Err(Problem::new(path, "a file larger than policy can be"))
             }
@@ -470,6 +473,23 @@ mod tests {
         fs::copy(&tree.profile, tree.path("more/p")).unwrap();
         let sum = |path: &Path| tree.inputs().sum(path).unwrap();
         assert_ne!(sum(&tree.profile), sum(&tree.path("more/p")));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_what_is_absent() {
+        let tree = Tree::new();
+        let first = tree.inputs().sum(&tree.profile).unwrap();
+        let opt = tree.path("base/a/opt");
+        symlink("opt", &opt).unwrap();
+        assert!(tree.inputs().sum(&tree.profile).unwrap_err().path.ends_with("base/a/opt"));
+        fs::remove_file(&opt).unwrap();
+        // The twins: nothing is there, by name or because what is above it is a file.
+        symlink("none", &opt).unwrap();
+        assert_eq!(tree.inputs().sum(&tree.profile).unwrap(), first);
+        fs::remove_file(&opt).unwrap();
+        fs::remove_dir_all(tree.path("more/a")).unwrap();
+        fs::write(tree.path("more/a"), "").unwrap();
+        assert_eq!(tree.inputs().sum(&tree.profile).unwrap(), first);
     }
 
     #[test]

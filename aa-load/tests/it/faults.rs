@@ -348,19 +348,20 @@ fn a_parser_that_lies_is_not_believed() {
     let host = Host::new();
     let parser = |script: &str| fs::write(host.at("parser"), script).unwrap();
     let compiled = "echo compile >> \"$here/log\"";
-    for (what, instead, message) in [
-        ("compiles nothing, and says that it did", "exit 0", "refused it"),
-        ("writes what is no policy", "head -c 100000 /dev/urandom; exit 0", "wrote no policy"),
+    for (what, instead, message, status) in [
+        ("compiles nothing, and says that it did", "exit 0", "refused it", 1),
+        ("writes what is no policy", "head -c 100000 /dev/urandom; exit 0", "wrote no policy", 3),
         (
             "writes policy and says that it failed",
             "cat \"$here/$(basename \"$last\").blob\"; exit 1",
             "refused it",
+            1,
         ),
-        ("talks for megabytes", "head -c 30000000 /dev/zero >&2; exit 1", "refused it"),
+        ("talks for megabytes", "head -c 30000000 /dev/zero >&2; exit 1", "refused it", 1),
     ] {
         parser(&FAKE.replace(compiled, instead));
         let output = host.run(&["--no-cache", NAME], "");
-        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{what}");
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(status), ""), "{what}");
         let error = text(&output.stderr);
         assert!(error.contains(message) && error.len() < 20_000, "{what}: {error}");
         assert!(!host.at("fs/apparmor/policy/profiles").join(format!("{NAME}.1")).exists(), "{what}");
@@ -368,7 +369,7 @@ fn a_parser_that_lies_is_not_believed() {
     // It loads nothing and says that it did, or that it failed, or says nothing.
     let load = "echo load >> \"$here/log\"";
     parser(&FAKE.replace(load, "exit 0"));
-    host.expect(&[NAME], "", 1, &[], &["is missing"], "compile");
+    host.expect(&[NAME], "", 3, &[], &["is missing"], "compile");
     parser(&FAKE.replace(load, "exit 1"));
     host.expect(&[NAME], "", 3, &[], &["no privilege"], "compile");
     parser(&FAKE.replace(load, "exec sleep 60"));
@@ -535,6 +536,27 @@ fn an_include_that_others_can_write_is_not_loaded() {
     fs::write(host.at("base/abstractions/maybe"), "").unwrap();
     mode(&host.at("base/abstractions/maybe"), 0o666);
     host.expect(&[OTHER], "", 1, &[], &["everybody may write to it"], "");
+}
+
+/// What cannot be read is not known to be what it was: neither loaded nor called unchanged.
+#[test]
+fn an_include_that_cannot_be_read_is_the_hosts_failure() {
+    let host = Host::new();
+    host.expect(&[NAME], "", 0, &["added"], &[], "compile load");
+    let maybe = host.at("base/abstractions/maybe");
+    // A loop is the path's fault, and no answer either.
+    symlink("maybe", &maybe).unwrap();
+    host.expect(&[NAME], "", 1, &[], &["abstractions/maybe: "], "");
+    fs::remove_file(&maybe).unwrap();
+    // A name that no file system takes.
+    symlink("x".repeat(300), &maybe).unwrap();
+    for args in [&[NAME][..], &["--direct", NAME], &["--no-cache", NAME]] {
+        host.expect(args, "", 3, &[], &["abstractions/maybe: "], "");
+    }
+    fs::remove_file(&maybe).unwrap();
+    // The twin: it leads to nothing.
+    symlink("none", &maybe).unwrap();
+    host.expect(&[NAME], "", 0, &["unchanged"], &[], "");
 }
 
 #[test]
