@@ -71,6 +71,21 @@ pub fn ordered<T, R>(
     });
 }
 
+/// The results of `work` on all items, in their order, by [`ordered`].
+pub(crate) fn all<T: Send, R: Send>(
+    jobs: usize,
+    items: impl Iterator<Item = T> + Send,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let mut results = Vec::new();
+    let keep = |result| {
+        results.push(result);
+        true
+    };
+    ordered(jobs, items, work, keep);
+    results
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::inputs::Sum;
+use crate::locks::nobody_writes;
 use crate::parser::{Parser, Version};
 use crate::trust::{self, Problem};
 
@@ -63,7 +64,8 @@ impl Cache {
     }
 
     /// Waits until no other aa-load works on any of these profiles, and keeps others waiting until the files are
-    /// closed. A few hundred files serve all profiles, so none is left behind by a guest that is gone.
+    /// closed. A few hundred files serve all profiles, so none is left behind by a guest that is gone. Where nothing can be
+    /// written there is no lock, since no entry is changed either.
     ///
     /// # Errors
     /// [`Error::Host`]: what the system said.
@@ -77,9 +79,12 @@ impl Cache {
         let shards: BTreeSet<u8> = profiles.into_iter().map(shard).collect();
         let lock = |shard| {
             let name = format!("lock-{shard:02x}");
-            self.lock_file(&name).map_err(Error::host(&self.directory.join(name)))
+            match self.lock_file(&name) {
+                Err(error) if nobody_writes(&error) => None,
+                locked => Some(locked.map_err(Error::host(&self.directory.join(name)))),
+            }
         };
-        shards.into_iter().map(lock).collect()
+        shards.into_iter().filter_map(lock).collect()
     }
 
     fn lock_file(&self, name: &str) -> io::Result<File> {

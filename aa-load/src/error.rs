@@ -203,21 +203,27 @@ impl Error {
             Self::Stale { source, .. } => source.exit(),
             Self::Parser(error) => error.exit(),
             // A parser or a kernel that does not do as it says has not refused anything.
-            Self::Blob(_) | Self::ReadBack(_) => Exit::Host,
-            Self::NoAppArmor(_) | Self::Privilege(_) | Self::Host { .. } | Self::Unknown(_) => Exit::Host,
+            Self::Blob(_)
+            | Self::ReadBack(_)
+            | Self::NoAppArmor(_)
+            | Self::Privilege(_)
+            | Self::Host { .. }
+            | Self::Unknown(_) => Exit::Host,
         }
     }
 }
 
 impl Error {
-    /// The same failure of one write, for each profile that it concerned.
+    /// The same failure of one write, or of one lock, for each profile that it concerned.
     pub(crate) fn again(&self) -> Self {
         let same = |error: &io::Error| {
-            error.raw_os_error().map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error)
+            let of_ours = || io::Error::new(error.kind(), error.to_string());
+            error.raw_os_error().map_or_else(of_ours, io::Error::from_raw_os_error)
         };
         match self {
             Self::Privilege(error) => Self::Privilege(same(error)),
             Self::Host { path, source } => Self::Host { path: path.clone(), source: same(source) },
+            Self::Read { path, source } => Self::Read { path: path.clone(), source: same(source) },
             Self::Parser(ParserError::Exists) => Self::Parser(ParserError::Exists),
             Self::Parser(ParserError::Kernel { meaning, message }) => {
                 Self::Parser(ParserError::Kernel { meaning, message: message.clone() })

@@ -8,6 +8,7 @@ use std::time::Duration;
 use aa_contract::{Action, Loaded, ProfileName};
 use sha2::{Digest, Sha256};
 
+use crate::batch;
 use crate::blob;
 use crate::cache::Cache;
 use crate::error::{Error, ParserError};
@@ -218,8 +219,6 @@ impl Loader {
     }
 
     fn load(&self, action: parser::Action, profile: &Profile) -> Result<Loaded, Error> {
-        // First: beside a file that is not to be loaded there may be no lock to be had.
-        trust::file(&profile.file)?;
         let locks = self.lock([profile])?;
         let before = self.kernel.find_again(profile.name)?;
         if action == parser::Action::Add && before.is_some() {
@@ -241,22 +240,18 @@ impl Loader {
     /// Loads a whole set in one write, which the kernel takes all of or nothing.
     ///
     /// # Errors
-    /// The locks cannot be had. Each profile that cannot be compiled has its own error in the list, and the others
-    /// are loaded. What the kernel refuses, it refuses for all: each has that error.
-    pub fn replace_direct(
-        &self,
-        profiles: &[Profile],
-        jobs: usize,
-    ) -> Result<Vec<Result<Loaded, Error>>, Error> {
-        // The others have their own errors below.
-        let _locks = self.lock(profiles.iter().filter(|profile| trust::file(&profile.file).is_ok()))?;
-        let mut results: Vec<Result<Ready, Error>> = Vec::new();
-        let work = |profile: Profile| self.ready(&profile);
-        let keep = |result| {
-            results.push(result);
-            true
+    /// Each profile that cannot be locked or compiled has its own error in the list, and the others are loaded. What the
+    /// kernel refuses, it refuses for all: each has that error.
+    pub fn replace_direct(&self, profiles: &[Profile], jobs: usize) -> Vec<Result<Loaded, Error>> {
+        let prepare = |profile: Profile| self.prepare(&profile).map(|()| profile);
+        let prepared = batch::all(jobs, profiles.iter().cloned(), prepare);
+        let locks = self.lock(prepared.iter().flatten());
+        let ready = |profile: Result<Profile, Error>| {
+            let profile = profile?;
+            locks.as_ref().map_err(Error::again)?;
+            self.ready(&profile)
         };
-        crate::batch::ordered(jobs, profiles.iter().cloned(), work, keep);
+        let results = batch::all(jobs, prepared.into_iter(), ready);
         let set: Vec<u8> = results
             .iter()
             .flatten()
@@ -267,7 +262,7 @@ impl Loader {
         let written =
             if set.is_empty() || self.options.dry_run { Ok(()) } else { self.kernel.replace_set(&set) };
         let refused = written.err();
-        let results = results
+        results
             .into_iter()
             .map(|ready| {
                 let Ready { name, policy, before, unchanged } = ready?;
@@ -285,8 +280,17 @@ impl Loader {
                 let written = refused.as_ref().map_or(Ok(()), |error| Err(error.again()));
                 self.outcome(name, done, &blob::parse(&policy)?, written)
             })
-            .collect();
-        Ok(results)
+            .collect()
+    }
+
+    /// Has the policy of one profile of a set in the cache, under its lock alone: while all of the set's are held, nothing
+    /// is compiled but what changes meanwhile, or where there is no cache.
+    fn prepare(&self, profile: &Profile) -> Result<(), Error> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        let _locks = self.lock([profile])?;
+        if self.cache.is_some() { self.policy(profile).map(drop) } else { Ok(()) }
     }
 
     fn ready(&self, profile: &Profile) -> Result<Ready, Error> {
@@ -377,7 +381,7 @@ impl Loader {
         if self.options.dry_run {
             return Ok(Locks::default());
         }
-        Locks::take(profiles, self.cache.as_ref())
+        Locks::to_load(profiles, self.cache.as_ref())
     }
 
     /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone.

@@ -158,7 +158,7 @@ fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
     }
     let items = input::items(&args.operands, &args.dir);
     if args.direct {
-        load_set(args, &loader, items, out)?;
+        load_set(args, &loader, items, out);
         tell_refused(args, &loader, out);
     } else {
         let work = |(place, profile): Item| {
@@ -185,12 +185,7 @@ fn tell_refused(args: &Args, loader: &Loader, out: &mut Output) {
     }
 }
 
-fn load_set(
-    args: &Args,
-    loader: &Loader,
-    items: impl Iterator<Item = Item>,
-    out: &mut Output,
-) -> Result<(), Error> {
+fn load_set(args: &Args, loader: &Loader, items: impl Iterator<Item = Item>, out: &mut Output) {
     let mut profiles: Vec<Profile> = Vec::new();
     for (place, item) in items {
         match item {
@@ -200,12 +195,11 @@ fn load_set(
             }
         }
     }
-    for (profile, result) in profiles.iter().zip(loader.replace_direct(&profiles, jobs(args))?) {
+    for (profile, result) in profiles.iter().zip(loader.replace_direct(&profiles, jobs(args))) {
         if !out.result(&Place::Profile(profile.name), result) {
             break;
         }
     }
-    Ok(())
 }
 
 fn remove_all(args: &Args, out: &mut Output) -> Result<(), Error> {
@@ -214,8 +208,11 @@ fn remove_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let cache = if args.no_cache || args.dry_run { None } else { Cache::open(&args.cache_dir).ok() };
     for (place, item) in input::items(&args.operands, &args.dir) {
         let result = item.and_then(|profile| {
-            let _locks =
-                if args.dry_run { Locks::default() } else { Locks::take([&profile], cache.as_ref())? };
+            let _locks = if args.dry_run {
+                Locks::default()
+            } else {
+                Locks::to_remove(&profile, &args.dir, cache.as_ref())?
+            };
             remove(&kernel, &args.proc, profile.name, in_use, args.dry_run)
         });
         if !out.result(&place, result) {
@@ -316,57 +313,42 @@ fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
     let kernel = Kernel::open(&args.securityfs)?;
     let open = if args.dry_run { Cache::look } else { Cache::open };
     let cache = if args.no_cache { None } else { open(&args.cache_dir).ok() };
-    let min_age = Duration::from_secs(args.min_age);
-    let places = gc::Places { kernel: &kernel, directory: &args.dir, cache: cache.as_ref(), min_age };
-    let look = || -> Result<_, Error> {
-        let wanted = wanted::read(&args.definitions)?;
-        let (loaded, tasks) = (kernel.list()?, tasks::in_use(&kernel, &args.proc)?);
-        let found = Found { loaded, tasks, ..Found::default() };
-        Ok((gc::plan(&found, &wanted, &places)?, found, wanted))
+    let sweep = gc::Sweep {
+        kernel: &kernel,
+        proc: &args.proc,
+        definitions: &args.definitions,
+        directory: &args.dir,
+        cache: cache.as_ref(),
+        min_age: Duration::from_secs(args.min_age),
     };
-    let (mut garbage, mut found, mut wanted) = look()?;
-    let of = |name| Profile { name, file: args.dir.join(name.to_string()) };
-    let locked: Vec<Profile> = garbage.iter().map(|item| of(item.profile)).collect();
-    let cache = cache.as_ref().filter(|_| !args.dry_run);
-    let mut locks = Locks::default();
-    if !locked.is_empty() && !args.dry_run {
-        locks = Locks::take(&locked, cache)?;
-        // What was written or loaded since stays; nothing more is written or loaded from here on.
-        (garbage, found, wanted) = look()?;
-        garbage.retain(|item| locked.iter().any(|profile| profile.name == item.profile));
-    }
-    for item in &garbage {
-        if !collect_one(args, &kernel, item, out) {
+    let needed = sweep.needed()?;
+    for garbage in sweep.plan(&needed)? {
+        let gone = if args.dry_run { Ok(garbage.would_be_gone()) } else { sweep.remove(&garbage) };
+        if !tell_gone(args, &Place::Profile(garbage.profile), gone, out) {
             return Ok(());
         }
     }
-    drop(locks);
-    if let Some(cache) = cache {
-        gc::forget(cache, &found, &wanted, min_age);
+    if !args.dry_run {
+        sweep.forget(&needed);
     }
     Ok(())
 }
 
-/// Removes what one guest has left behind. Says whether to go on.
-fn collect_one(args: &Args, kernel: &Kernel, item: &gc::Garbage, out: &mut Output) -> bool {
-    let place = Place::Profile(item.profile);
-    if item.in_kernel {
-        let result = remove(kernel, &args.proc, item.profile, InUse::Refuse, args.dry_run);
-        let gone = result.is_ok();
-        if !out.result(&place, result) || !gone {
-            return !out.closed;
-        }
-    }
-    for file in &item.files {
+/// Says what became of one guest's garbage, and whether to go on.
+fn tell_gone(args: &Args, place: &Place, gone: Result<gc::Gone, Error>, out: &mut Output) -> bool {
+    let gone = match gone {
+        Ok(gone) => gone,
+        Err(error) => return out.result(place, Err(error)),
+    };
+    let go_on = gone.removed.is_none_or(|removed| out.result(place, Ok(removed)));
+    for file in &gone.files {
         let verb = if args.dry_run { "would remove" } else { "removes" };
         out.note(&format!("{place}{verb} {}", file.display()));
     }
-    if !args.dry_run
-        && let Err(error) = gc::remove_files(item)
-    {
-        out.error(&place, &error);
+    if let Some(error) = &gone.error {
+        out.error(place, error);
     }
-    true
+    go_on
 }
 
 fn examine(args: &Args, out: &mut Output) {

@@ -179,27 +179,16 @@ fn target(line: &[u8]) -> Option<String> {
     let mut options =
         words(line).skip_while(|word| !is_program(word)).skip(1).take_while(|word| *word != b"--");
     while let Some(word) = options.next() {
-        if let Some(uuid) = value(word, b"--uuid", &mut options) {
-            return Some(of_uuid(uuid?)?.to_string());
-        }
-        if let Some(profile) = value(word, b"--profile", &mut options) {
-            return Some(String::from_utf8_lossy(profile?).into_owned());
+        let mut parts = word.splitn(2, |byte| *byte == b'=');
+        let option = parts.next()?;
+        let mut value = || parts.next().or_else(|| options.next());
+        match option {
+            b"--uuid" => return Some(of_uuid(value()?)?.to_string()),
+            b"--profile" => return value().map(|name| String::from_utf8_lossy(name).into_owned()),
+            _ => {}
         }
     }
     None
-}
-
-/// What an option is given, in the same word or in the next, if the word is this option; there may be nothing.
-fn value<'a>(
-    word: &'a [u8],
-    option: &[u8],
-    next: &mut impl Iterator<Item = &'a [u8]>,
-) -> Option<Option<&'a [u8]>> {
-    match word.strip_prefix(option)? {
-        [] => Some(next.next()),
-        [b'=', value @ ..] => Some(Some(value)),
-        _ => None,
-    }
 }
 
 /// The profile of the guest with this UUID, however that is spelt.
@@ -306,7 +295,7 @@ fn may_trace_all(proc: &Path) -> io::Result<bool> {
     Ok(capable && read_label(&proc.join("thread-self"))?.is_none_or(|label| label == "unconfined"))
 }
 
-/// The children of some processes, those of each in order.
+/// The children of some processes.
 ///
 /// # Errors
 /// [`Error::Host`]: `/proc` or a process's status in it cannot be read.
@@ -321,7 +310,6 @@ pub(crate) fn children(proc: &Path, parents: &BTreeSet<u32>) -> Result<BTreeMap<
             found.entry(parent).or_default().push(pid);
         }
     }
-    found.values_mut().for_each(|pids| pids.sort_unstable());
     Ok(found)
 }
 

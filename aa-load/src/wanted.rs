@@ -229,7 +229,13 @@ mod tests {
             .into(),
             ..Wanted::default()
         };
-        let processes = || wanted.processes(proc.path()).unwrap();
+        let processes = || {
+            let mut found = wanted.processes(proc.path()).unwrap();
+            for pids in found.values_mut() {
+                pids.sort_unstable();
+            }
+            found
+        };
         for (pid, parent) in [(7, 1), (8, 1), (20, 8), (21, 20)] {
             put(pid, parent);
         }

@@ -289,6 +289,105 @@ fn gc_looks_again_under_the_locks() {
     assert!(host.at("d").join(NAME).exists() && !host.at("d").join(OTHER).exists());
 }
 
+/// As of an aa-render that waits for something.
+#[test]
+fn a_lock_of_one_guest_keeps_no_other_from_being_collected() {
+    let host = Host::new();
+    // Not the constants' guests, which share a byte of the lock file.
+    let other = &NAME.replace("1d8950212bac", "1d8950212bad");
+    fs::remove_file(host.at("d").join(OTHER)).unwrap();
+    host.profile(other);
+    host.load(&[NAME, other]);
+    let turn = aa_render::Turn::take(&host.at("d"), &[other.parse().unwrap()].into()).unwrap();
+    let mut command = host.command(&["gc", "--min-age", "0"]);
+    let mut gc = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Told at once, though the second is waited for, and what reads it is late.
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(gc.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    assert!(line.contains(NAME), "{line}");
+    assert_eq!(host.removed(), NAME);
+    assert!(!host.at("d").join(NAME).exists() && host.at("d").join(other).exists());
+    // Nor is the first still locked.
+    drop(aa_render::Turn::take(&host.at("d"), &[NAME.parse().unwrap()].into()).unwrap());
+    drop(turn);
+    assert!(gc.wait().unwrap().success());
+    assert!(!host.at("d").join(other).exists());
+    // One that cannot be had is that guest's error, and the next one is collected.
+    for name in [NAME, other] {
+        host.profile(name);
+    }
+    fs::remove_dir_all(host.at("fs/apparmor/policy/profiles")).unwrap();
+    fs::create_dir(host.at("fs/apparmor/policy/profiles")).unwrap();
+    let shard = NAME.parse::<aa_contract::ProfileName>().unwrap();
+    let shard = shard.uuid().as_bytes().iter().fold(0_u8, |sum, byte| sum ^ byte);
+    let lock = host.at(&format!("cache/lock-{shard:02x}"));
+    fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &lock).unwrap();
+    let refused = format!("aa-load: {NAME}: {}: ", lock.display());
+    host.expect(&["gc", "--min-age", "0"], "", 3, &[], &[&refused, &format!("{other}: removes")], "");
+    assert!(host.at("d").join(NAME).exists() && !host.at("d").join(other).exists());
+}
+
+/// Whoever may write there could put in anything, and nothing of it is read.
+#[test]
+fn removals_need_nothing_from_a_directory_that_is_open_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::new();
+    host.load(&[NAME, OTHER]);
+    for mode in [0o775, 0o777, 0o1777] {
+        fs::set_permissions(host.at("d"), fs::Permissions::from_mode(mode)).unwrap();
+        for args in [&["remove", NAME][..], &["remove", "--force", NAME]] {
+            fs::write(host.at("fs/apparmor/.remove"), "").unwrap();
+            host.expect(args, "", 0, &["removed"], &[], "");
+            assert_eq!(host.removed(), NAME);
+        }
+        // The twin.
+        host.expect(&[NAME], "", 1, &[], &["may write to it"], "");
+        assert!(!host.at("d/.aa-render.lock").exists() || mode == 0o775);
+        let _ = fs::remove_file(host.at("d/.aa-render.lock"));
+    }
+    host.expect(&["gc", "--min-age", "0"], "", 0, &[NAME, OTHER], &["removes"], "");
+    assert!(!host.at("d").join(NAME).exists());
+}
+
+/// A file system that takes no file takes no lock, of nobody.
+#[test]
+#[ignore = "needs root"]
+fn a_full_or_read_only_place_for_locks_is_in_nobodys_way() {
+    let keep = "cp -r d keep && mount -t tmpfs -o mode=0755,nr_inodes";
+    for (mount, is_written) in [
+        ("mount --bind cache cache && mount -o remount,bind,ro cache".to_owned(), true),
+        ("mount -t tmpfs -o mode=0700,nr_inodes=1 none cache".to_owned(), true),
+        ("mount --bind d d && mount -o remount,bind,ro d".to_owned(), false),
+        // The file is there, its lock, and no link; and not even the lock.
+        (format!("{keep}=3 none d && cp keep/{NAME} d"), false),
+        (format!("{keep}=2 none d && cp keep/{NAME} d"), false),
+    ] {
+        for (verb, word) in [("replace", "added"), ("remove", "removed"), ("gc", "removed")] {
+            let host = Host::new();
+            fs::remove_file(host.at("d").join(OTHER)).unwrap();
+            assert!(aa_load::Cache::open(&host.at("cache")).is_ok());
+            if verb != "replace" {
+                assert!(host.run(&["--no-cache", NAME], "").status.success());
+                let _ = fs::remove_file(host.at("d/.aa-render.lock"));
+            }
+            let name: &[&str] = if verb == "gc" { &["--min-age", "0"] } else { &[NAME] };
+            let aa_load = host.command(&[&[verb], name].concat());
+            let script = format!("cd \"$1\" && {mount} && shift && exec \"$@\"");
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-ec", &script, "sh"]).arg(host.dir.path());
+            let output = command.arg(aa_load.get_program()).args(aa_load.get_args()).output().unwrap();
+            let (out, error) = (text(&output.stdout), text(&output.stderr));
+            assert!(out.contains(word), "{mount}: {verb}: {out}{error}");
+            // A file that cannot be removed is told.
+            let status = if verb == "gc" && mount.contains("d d") { 3 } else { 0 };
+            assert_eq!(output.status.code(), Some(status), "{mount}: {verb}: {out}{error}");
+            assert_eq!(host.at("d/.aa-render.lock").exists(), is_written, "{mount}: {verb}");
+        }
+    }
+}
+
 #[test]
 fn gc_leaves_alone_what_was_loaded_though_nothing_was_to_be_done() {
     let host = Host::new();
