@@ -23,8 +23,8 @@ pub enum Error {
         /// Why the file cannot be read.
         source: io::Error,
     },
-    /// A profile file is not called after its profile.
-    #[error("{} is not called libvirt-<uuid> after its profile", Printable(&.0.to_string_lossy()))]
+    /// A profile file is not named after its profile.
+    #[error("{}: a profile file must be named after its profile, libvirt-<uuid>", Printable(&.0.to_string_lossy()))]
     FileName(PathBuf),
     /// The input names one profile twice.
     #[error("the input names it twice")]

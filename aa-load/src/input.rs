@@ -54,16 +54,29 @@ fn open(operand: String, directory: &Path) -> Box<dyn Iterator<Item = Item> + Se
     let first = reader.fill_buf().map(|bytes| bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace()));
     match first {
         Ok(Some(b'{')) => Box::new(Records::new(printable, Box::new(reader))),
-        Ok(_) => one(profile_file(path)),
+        Ok(_) => one(profile_file(&path)),
         Err(source) => one(Err(Error::Operand { operand, source })),
     }
 }
 
-fn profile_file(path: PathBuf) -> Result<Profile, Error> {
-    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-    let Some(name) = name else { return Err(Error::FileName(path)) };
-    let file = std::path::absolute(&path).map_err(|source| Error::Read { path, source })?;
+fn profile_file(path: &Path) -> Result<Profile, Error> {
+    let Some(name) = name_of(path) else { return Err(Error::FileName(path.to_owned())) };
+    let file = std::path::absolute(path).map_err(Error::host(path))?;
     Ok(Profile { name, file })
+}
+
+/// The profile that a file is named after.
+fn name_of(file: &Path) -> Option<ProfileName> {
+    file.file_name()?.to_str()?.parse().ok()
+}
+
+/// What a record speaks of. Who edits it chooses the directory, in which there are locks too, and no more.
+fn profile_of(record: &Rendered) -> Result<Profile, Error> {
+    let file = PathBuf::from(record.file.as_str());
+    if name_of(&file) != Some(record.profile) {
+        return Err(Error::FileName(file));
+    }
+    Ok(Profile { name: record.profile, file })
 }
 
 struct Records {
@@ -108,10 +121,7 @@ impl Iterator for Records {
             }
             let item = parse_line::<Rendered>(text.trim_end_matches('\n'));
             return Some(match item {
-                Ok(record) => {
-                    let file = PathBuf::from(record.file.as_str());
-                    (Place::Profile(record.profile), Ok(Profile { name: record.profile, file }))
-                }
+                Ok(record) => (Place::Profile(record.profile), profile_of(&record)),
                 Err(error) => (place, Err(error.into())),
             });
         }
@@ -151,6 +161,26 @@ mod tests {
         assert!(matches!(items[4].1, Err(Error::Twice)));
         assert!(matches!(items[5].1, Err(Error::FileName(_))));
         assert!(matches!(items[6].1, Err(Error::Operand { .. })));
+    }
+
+    #[test]
+    fn a_record_names_no_file_but_one_that_is_named_after_its_profile() {
+        let own = format!("/d/{NAME}");
+        for (file, is_own) in [
+            (own.clone(), true),
+            (format!("/elsewhere/{NAME}"), true),
+            ("/d/TEMPLATE.qemu".to_owned(), false),
+            (own.replace('a', "b"), false),
+            (format!("{own}/x"), false),
+        ] {
+            let text = record(NAME).replace(&format!("\"{own}\""), &format!("\"{file}\""));
+            let item = Records::new("in".into(), Box::new(io::Cursor::new(text))).next().unwrap();
+            assert!(matches!(item.0, Place::Profile(name) if name.to_string() == NAME), "{file}");
+            match item.1 {
+                Ok(profile) => assert!(is_own && profile.file == Path::new(&file), "{file}"),
+                Err(error) => assert!(!is_own && matches!(error, Error::FileName(_)), "{file}: {error}"),
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,9 @@ use aa_tests::strace::{self, Fault, Run, in_each_call, in_each_call_and_look};
 use crate::merge::PINNED;
 use crate::support::{FAKE, Host, NAME, OTHER, blob, text};
 
+/// Where the parser that is a script has noted a compile.
+const COMPILE: &str = "cat > \"$here/features-seen\"";
+
 /// A way to load, and what it is given.
 #[derive(Debug, Clone, Copy)]
 struct Way {
@@ -659,6 +662,46 @@ fn without_its_lock_nothing_is_loaded_and_nothing_removed() {
     // The twin.
     host.expect(&["remove", "--no-cache", NAME], "", 0, &["removed"], &[], "");
     assert_eq!(removed(), NAME);
+}
+
+#[test]
+fn a_profile_of_a_set_that_cannot_be_locked_is_named_and_left_out() {
+    let host = Host::new();
+    let open = host.at("open");
+    fs::create_dir(&open).unwrap();
+    fs::rename(host.at("d").join(NAME), open.join(NAME)).unwrap();
+    let mode = |mode| fs::set_permissions(&open, fs::Permissions::from_mode(mode)).unwrap();
+    let file = open.join(NAME).display().to_string();
+    let args = ["--direct", "--jobs", "1", &file, OTHER];
+    let written = || fs::read(host.at("fs/apparmor/.replace")).unwrap();
+    for more in [&[][..], &["--no-cache"]] {
+        mode(0o1777);
+        fs::write(host.at("fs/apparmor/.replace"), "").unwrap();
+        let said = [&format!("aa-load: {NAME}: {}: everybody may write to it", open.display()), "is missing"];
+        host.expect(&[&args, more].concat(), "", 3, &[], &said, "compile");
+        assert_eq!(written(), blob(OTHER, 1));
+        // The twin.
+        mode(0o755);
+        fs::remove_dir_all(host.at("cache")).unwrap_or_default();
+        host.expect(&[&args, more].concat(), "", 3, &[], &["is missing"], "compile compile");
+        assert_eq!(written(), [blob(NAME, 1), blob(OTHER, 1)].concat());
+        fs::remove_dir_all(host.at("cache")).unwrap_or_default();
+    }
+}
+
+/// While other profiles of a set are compiled, this one's can change.
+#[test]
+fn a_set_holds_all_its_locks_only_once_it_is_compiled() {
+    let host = Host::new();
+    let other = &NAME.replace("1d8950212bac", "1d8950212bad");
+    host.profile(other);
+    // The second to be compiled takes a while, and asks meanwhile whether the first one is locked.
+    let slow =
+        format!("[ $(grep -c compile \"$here/log\") = 2 ] && ls \"$here/d\" > \"$here/locks\"; {COMPILE}");
+    fs::write(host.at("parser"), FAKE.replace(COMPILE, &slow)).unwrap();
+    host.expect(&["--direct", "--jobs", "1", NAME, other], "", 3, &[], &["is missing"], "compile compile");
+    let locks = fs::read_to_string(host.at("locks")).unwrap();
+    assert!(locks.contains(&format!("{other}.lock")) && !locks.contains(&format!("{NAME}.lock")), "{locks}");
 }
 
 /// Every path below a directory, with its size and time of change.
