@@ -219,12 +219,14 @@ impl Loader {
     }
 
     fn load(&self, action: parser::Action, profile: &Profile) -> Result<Loaded, Error> {
-        let locks = self.lock([profile])?;
+        // First: beside a file that is not to be loaded there may be no lock to be had.
+        let Trusted { given, found } = &Trusted::of(profile)?;
+        let locks = self.lock([given])?;
         let before = self.kernel.find_again(profile.name)?;
         if action == parser::Action::Add && before.is_some() {
             return Err(Error::Exists);
         }
-        let policy = self.policy(profile)?;
+        let policy = self.policy(found)?;
         let compiled = blob::parse(&policy)?;
         if let Some(held) = before.as_ref().filter(|held| held.is(&compiled)) {
             return Ok(Loaded::new(profile.name, Action::Unchanged, Some(held.entry.record_mode()?)));
@@ -243,13 +245,12 @@ impl Loader {
     /// Each profile that cannot be locked or compiled has its own error in the list, and the others are loaded. What the
     /// kernel refuses, it refuses for all: each has that error.
     pub fn replace_direct(&self, profiles: &[Profile], jobs: usize) -> Vec<Result<Loaded, Error>> {
-        let prepare = |profile: Profile| self.prepare(&profile).map(|()| profile);
-        let prepared = batch::all(jobs, profiles.iter().cloned(), prepare);
-        let locks = self.lock(prepared.iter().flatten());
-        let ready = |profile: Result<Profile, Error>| {
+        let prepared = batch::all(jobs, profiles.iter(), |profile| self.prepare(profile));
+        let locks = self.lock(prepared.iter().flatten().map(|profile| &profile.given));
+        let ready = |profile: Result<Trusted, Error>| {
             let profile = profile?;
             locks.as_ref().map_err(Error::again)?;
-            self.ready(&profile)
+            self.ready(&profile.found)
         };
         let results = batch::all(jobs, prepared.into_iter(), ready);
         let set: Vec<u8> = results
@@ -285,12 +286,13 @@ impl Loader {
 
     /// Has the policy of one profile of a set in the cache, under its lock alone: while all of the set's are held, nothing
     /// is compiled but what changes meanwhile, or where there is no cache.
-    fn prepare(&self, profile: &Profile) -> Result<(), Error> {
-        if self.options.dry_run {
-            return Ok(());
+    fn prepare(&self, profile: &Profile) -> Result<Trusted, Error> {
+        let profile = Trusted::of(profile)?;
+        let _locks = self.lock([&profile.given])?;
+        if self.cache.is_some() && !self.options.dry_run {
+            self.policy(&profile.found)?;
         }
-        let _locks = self.lock([profile])?;
-        if self.cache.is_some() { self.policy(profile).map(drop) } else { Ok(()) }
+        Ok(profile)
     }
 
     fn ready(&self, profile: &Profile) -> Result<Ready, Error> {
@@ -384,9 +386,9 @@ impl Loader {
         Locks::to_load(profiles, self.cache.as_ref())
     }
 
-    /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone.
+    /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone. Its file is
+    /// one that [`Trusted`] has found.
     fn policy(&self, profile: &Profile) -> Result<Vec<u8>, Error> {
-        let profile = &Profile { name: profile.name, file: trust::file(&profile.file)? };
         if let Some(base_name) = profile.file.file_name() {
             let link = self.options.base.join("disable").join(base_name);
             if link.symlink_metadata().is_ok() {
@@ -498,6 +500,21 @@ impl Loader {
 
 /// How often a compile is begun anew because its files changed meanwhile.
 const ATTEMPTS: usize = 3;
+
+/// A profile whose file nobody else can change.
+struct Trusted {
+    /// As it was named: its locks are there.
+    given: Profile,
+    /// With its file where that is once links are followed, which they are once.
+    found: Profile,
+}
+
+impl Trusted {
+    fn of(profile: &Profile) -> Result<Self, Problem> {
+        let file = trust::file(&profile.file)?;
+        Ok(Self { given: profile.clone(), found: Profile { name: profile.name, file } })
+    }
+}
 
 /// A profile of a set, compiled.
 struct Ready {

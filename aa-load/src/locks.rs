@@ -24,8 +24,7 @@ pub struct Locks {
 impl Locks {
     /// Waits until nobody else writes, loads or removes any of the profiles: in the directories of their files, which
     /// are the same for calls with any cache and with none; and in the cache, for its entries and for calls that name other
-    /// directories. Where nothing can be written, no lock is to be had and none is needed; nor where a file is not there,
-    /// which is then not loaded.
+    /// directories. Where nothing can be written, no lock is to be had and none is needed.
     ///
     /// # Errors
     /// [`Error::Read`]: another user could keep this call waiting; [`Error::Host`]: a lock cannot be had.
@@ -37,7 +36,7 @@ impl Locks {
         let mut directories: BTreeMap<PathBuf, BTreeSet<ProfileName>> = BTreeMap::new();
         for profile in profiles {
             names.insert(profile.name);
-            if let Some(directory) = parent(&profile.file)?.filter(|_| is_there(&profile.file)) {
+            if let Some(directory) = parent(&profile.file)? {
                 let directory = trust::directory(&directory)?;
                 directories.entry(directory).or_default().insert(profile.name);
             }
@@ -138,8 +137,6 @@ mod tests {
         }
         drop(locks);
         assert!(!both[0].file.with_extension("lock").exists());
-        // No directory, and so no writer in it.
-        assert!(Locks::to_load(&[profile("none")], None).unwrap().file().is_none());
         // Whoever may write there could hold the lock for ever: a removal does without.
         let home = dir.path().join("none");
         let removes =
@@ -155,7 +152,6 @@ mod tests {
         fs::create_dir(dir.path().join("c")).unwrap();
         let [absent, nowhere] = [profile("c"), profile("none")];
         assert_eq!((removes(&absent, &home), removes(&nowhere, &home)), (0, 0));
-        assert!(Locks::to_load([&absent], None).unwrap().turns.is_empty());
         assert_eq!(fs::read_dir(dir.path().join("c")).unwrap().count(), 0);
         assert_eq!(removes(&absent, absent.file.parent().unwrap()), 1);
         // What is in the way of a lock is an error, here and in the cache.
@@ -164,12 +160,12 @@ mod tests {
         assert!(matches!(Locks::to_load(&[profile("a")], None), Err(Error::Host { .. })));
         assert!(matches!(Locks::to_remove(&profile("a"), &home, None), Err(Error::Host { .. })));
         let cache = Cache::open(&dir.path().join("cache")).unwrap();
-        assert!(Locks::to_load(&[profile("none")], Some(&cache)).unwrap().file().is_some());
+        assert!(Locks::to_remove(&nowhere, &home, Some(&cache)).unwrap().file().is_some());
         for entry in fs::read_dir(dir.path().join("cache")).unwrap() {
             let path = entry.unwrap().path();
             fs::remove_file(&path).unwrap();
             std::os::unix::fs::symlink("/dev/null", &path).unwrap();
         }
-        assert!(matches!(Locks::to_load(&[profile("none")], Some(&cache)), Err(Error::Host { .. })));
+        assert!(matches!(Locks::to_remove(&nowhere, &home, Some(&cache)), Err(Error::Host { .. })));
     }
 }
