@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use aa_contract::ProfileName;
+use aa_contract::text::strip_os_code;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -259,7 +260,8 @@ impl Cache {
 /// That a directory belongs to this user, and nobody else can write to it or put another in its place.
 pub(crate) fn check(directory: &Path) -> io::Result<()> {
     if let Err(Problem { path, source }) = trust::way(directory) {
-        return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display())));
+        let text = format!("{}: {}", path.display(), strip_os_code(&source));
+        return Err(io::Error::new(source.kind(), text));
     }
     let metadata = fs::symlink_metadata(directory)?;
     let problem = if !metadata.is_dir() {

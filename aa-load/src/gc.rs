@@ -16,6 +16,9 @@ use crate::locks::Locks;
 use crate::remove::{InUse, remove};
 use crate::{tasks, wanted};
 
+/// What is newer stays, unless told otherwise: its guest may be starting.
+pub const MIN_AGE: Duration = Duration::from_secs(600);
+
 /// Files of a profile beside its base profile, and what a writer that died has left of each.
 const SUFFIXES: [&str; 6] = ["", ".files", ".grants", ".new", ".files.new", ".grants.new"];
 /// The link of a call that holds the profile, or held it and died. To take the lock and give it back removes it.

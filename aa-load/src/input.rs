@@ -41,13 +41,16 @@ fn open(operand: String, directory: &Path) -> Box<dyn Iterator<Item = Item> + Se
         return Box::new(std::iter::once((Place::Profile(name), Ok(profile))));
     }
     let printable = Printable(&operand).to_string();
-    let one = |error| {
-        let item: Item = (Place::Operand(printable.clone()), error);
+    let one = |result| {
+        let item: Item = (Place::Host, result);
         Box::new(std::iter::once(item))
     };
     let path = PathBuf::from(&operand);
     let mut reader = match File::open(&path) {
         Ok(file) => BufReader::new(file),
+        Err(source) if source.kind() == io::ErrorKind::NotFound && !operand.contains('/') => {
+            return one(Err(Error::Nothing(operand)));
+        }
         Err(source) => return one(Err(Error::Operand { operand, source })),
     };
     // A record opens with a brace, and no profile does.
@@ -160,7 +163,28 @@ mod tests {
         assert!(matches!(items[3], (Place::Line(_, 3), Err(Error::Record(_)))));
         assert!(matches!(items[4].1, Err(Error::Twice)));
         assert!(matches!(items[5].1, Err(Error::FileName(_))));
-        assert!(matches!(items[6].1, Err(Error::Operand { .. })));
+        let told = |item: &Item| format!("{}{}", item.0, item.1.as_ref().unwrap_err());
+        assert_eq!(told(&items[6]), "/nonexistent: no such file or directory");
+        let strange =
+            format!("{}: a profile file must be named after its profile, libvirt-<uuid>", strange.display());
+        assert_eq!(told(&items[5]), strange);
+    }
+
+    #[test]
+    fn an_operand_that_is_nothing_is_told_what_it_could_be() {
+        let told = |operand: &str| {
+            let (place, result) = items(&[operand.to_owned()], Path::new("/d")).next().unwrap();
+            let error = result.unwrap_err();
+            assert_eq!(error.exit(), aa_contract::Exit::Refused);
+            format!("{place}{error}")
+        };
+        let kinds = "is no verb (add, replace, remove, status, verify, gc, doctor), profile name (libvirt-<uuid>) or file";
+        assert_eq!(told("stauts"), format!("\"stauts\" {kinds}"));
+        let uuid = NAME.strip_prefix("libvirt-").unwrap();
+        assert_eq!(told(uuid), format!("\"{uuid}\" {kinds}; did you mean {NAME}?"));
+        let upper = uuid.to_uppercase();
+        assert_eq!(told(&upper), format!("\"{upper}\" {kinds}; did you mean {NAME}?"));
+        assert_eq!(told("./stauts"), "./stauts: no such file or directory");
     }
 
     #[test]

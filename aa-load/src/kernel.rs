@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use aa_contract::text::strip_os_code;
 use aa_contract::{Mode, ProfileName};
 
 use crate::blob::{Compiled, Hash};
@@ -93,7 +94,9 @@ impl Kernel {
         match fs::metadata(&profiles) {
             Ok(metadata) if metadata.is_dir() => Ok(Self { root, places: Mutex::default() }),
             Ok(_) => Err(Error::NoAppArmor(format!("{} is no directory", profiles.display()))),
-            Err(error) => Err(Error::NoAppArmor(format!("{}: {error}", profiles.display()))),
+            Err(error) => {
+                Err(Error::NoAppArmor(format!("{}: {}", profiles.display(), strip_os_code(&error))))
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aa_contract::{Action, Loaded, ProfileName};
+use aa_render::layout::POLICY_BASE;
 use sha2::{Digest, Sha256};
 
 use crate::batch;
@@ -52,7 +53,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             parser: None,
-            base: "/etc/apparmor.d".into(),
+            base: POLICY_BASE.into(),
             include: Vec::new(),
             cache: Some(crate::cache::DIRECTORY.into()),
             policy_features: None,
@@ -60,7 +61,7 @@ impl Default for Options {
             securityfs: SECURITYFS.into(),
             proc: "/proc".into(),
             dry_run: false,
-            time: Duration::from_secs(120),
+            time: parser::TIME,
             merge: false,
         }
     }
@@ -83,7 +84,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(Error::host(path))
 }
 
-/// Where Linux mounts it.
+/// Where Linux mounts securityfs.
 pub(crate) const SECURITYFS: &str = "/sys/kernel/security";
 
 /// A profile on disk.
@@ -213,7 +214,9 @@ impl Loader {
     /// Brings the kernel's copy of a profile up to its file; if it holds exactly that, nothing is run and nothing written.
     ///
     /// # Errors
-    /// The file, the parser or the kernel refused. The old policy stays in force.
+    /// The file, the parser or the kernel refused, or the host failed. The old policy stays in force, but for three:
+    /// [`Error::Stale`], where the new one is loaded and only a child of the old one stays; [`Error::Unknown`], where the
+    /// kernel does not tell; and [`Error::ReadBack`], where it holds something else.
     pub fn replace(&self, profile: &Profile) -> Result<Loaded, Error> {
         self.load(parser::Action::Replace, profile)
     }

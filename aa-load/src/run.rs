@@ -6,6 +6,7 @@ use std::io::{self, LineWriter, Write};
 use std::time::Duration;
 
 use aa_contract::record::to_line;
+use aa_contract::text::strip_os_code;
 use aa_contract::{Exit, Loaded, ProfileName};
 use aa_load::input::{self, Item};
 use aa_load::status::{self, Found};
@@ -27,14 +28,15 @@ pub(crate) fn run(mut args: Args) -> Exit {
         None => Verb::Replace,
     };
     let mut out = Output { exit: Exit::Done, progress: Progress::new(io::stderr(), &args), closed: false };
+    if let Some(option) = args.misplaced(verb) {
+        out.usage(&format!("{option} does not go with {}", verb.name()));
+        return out.exit;
+    }
+    if !args.operands.is_empty() && matches!(verb, Verb::Gc | Verb::Doctor) {
+        out.usage(&format!("{} is of the whole host, and takes no names", verb.name()));
+        return out.exit;
+    }
     let done = match verb {
-        // The kernel's one write for a whole set is a replacement.
-        _ if args.direct && verb != Verb::Replace => {
-            let name = verb.to_possible_value();
-            let name = name.as_ref().map_or("this", |value| value.get_name());
-            out.usage(&format!("--direct replaces what is loaded, so it does not go with {name}"));
-            Ok(())
-        }
         Verb::Add | Verb::Replace => load(&args, verb, &mut out),
         Verb::Remove => remove_all(&args, &mut out),
         Verb::Status => show_status(&args, &mut out),
@@ -91,7 +93,7 @@ impl Output {
                 self.exit = Exit::Host;
                 self.closed = true;
                 if error.kind() != io::ErrorKind::BrokenPipe {
-                    self.note(&format!("standard output: {error}"));
+                    self.note(&format!("standard output: {}", strip_os_code(&error)));
                 }
                 false
             }
@@ -268,7 +270,7 @@ fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
             found.running = wanted.processes(&args.proc)?;
             found.wanted = Some(wanted);
         }
-        Err(error) => out.note(&format!("definitions are not known: {error}")),
+        Err(error) => out.note(&format!("cannot tell which guests are wanted: {error}")),
     }
     found.mode = parameters::mode(&args.parameters).ok();
     let rows = status::rows(&found, &only);
@@ -306,10 +308,6 @@ fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
 }
 
 fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
-    if !args.operands.is_empty() {
-        out.usage("gc takes no names: it removes what no definition and no process needs");
-        return Ok(());
-    }
     let kernel = Kernel::open(&args.securityfs)?;
     let open = if args.dry_run { Cache::look } else { Cache::open };
     let cache = if args.no_cache { None } else { open(&args.cache_dir).ok() };
@@ -319,7 +317,7 @@ fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
         definitions: &args.definitions,
         directory: &args.dir,
         cache: cache.as_ref(),
-        min_age: Duration::from_secs(args.min_age),
+        min_age: args.min_age.map_or(gc::MIN_AGE, Duration::from_secs),
     };
     let needed = sweep.needed()?;
     for garbage in sweep.plan(&needed)? {
@@ -353,12 +351,12 @@ fn tell_gone(args: &Args, place: &Place, gone: Result<gc::Gone, Error>, out: &mu
 
 fn examine(args: &Args, out: &mut Output) {
     let path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect());
-    let places = doctor::Places {
+    let paths = doctor::Paths {
         parameters: args.parameters.clone(),
-        path: path.unwrap_or_default(),
-        directory: args.dir.clone(),
+        search: path.unwrap_or_default(),
+        profiles: args.dir.clone(),
     };
-    let report = doctor::examine(&options(args), &places);
+    let report = doctor::examine(&options(args), &paths);
     out.data(|mut out| {
         if args.json {
             serde_json::to_writer(&mut out, &report)?;

@@ -5,9 +5,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use aa_contract::record::parse_line;
 use aa_contract::text::Printable;
 use aa_contract::{Grant, ProfileName, Target};
+use aa_render::grants;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -77,17 +77,16 @@ pub struct Process {
 pub struct Grants {
     /// The lines that are grants.
     pub read: Vec<Grant>,
-    /// Whether all of it could be read.
+    /// Whether all of it could be read, as aa-render would.
     pub whole: bool,
 }
 
 impl Grants {
     fn read(path: &Path) -> Self {
         let Ok(text) = fs::read_to_string(path) else { return Self::default() };
-        let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-        let found: Vec<_> = lines.map(parse_line).collect();
-        let whole = found.iter().all(Result::is_ok);
-        Self { read: found.into_iter().flatten().collect(), whole }
+        let whole = grants::parse(&text, path).is_ok();
+        let read = text.lines().filter_map(|line| grants::parse(line, path).ok()).flatten().collect();
+        Self { read, whole }
     }
 }
 
@@ -233,7 +232,7 @@ mod tests {
         let grants_file = disk.join(format!("{NAME}.grants"));
         let grant =
             |path| format!(r#"{{"version":1,"rule":{{"path":"{path}","access":"rw"}},"reason":"nightly"}}"#);
-        fs::write(&grants_file, format!("# by hand\n{}\n\n{}\n", grant("/srv/a"), grant("/srv/b"))).unwrap();
+        fs::write(&grants_file, format!("{}\n{}\n", grant("/srv/a"), grant("/srv/b"))).unwrap();
         let proc = root.path().join("proc");
         crate::tasks::tests::put(&proc, 5, 5, &format!("{NAME} (complain)"));
         crate::tasks::tests::put(&proc, 5, 6, &format!("{NAME} (complain)"));
@@ -257,10 +256,15 @@ mod tests {
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("complain    2       5\n    + /srv/a rw: nightly"), "{text}");
         assert!(text.contains("    + /srv/b rw: nightly"), "{text}");
-        fs::write(&grants_file, format!("{}\nrubbish\n", grant("/srv/a"))).unwrap();
-        found.grants = self::on_disk(&disk).unwrap().1;
-        let row = rows(&found, &all).remove(0);
-        assert_eq!((row.grants.len(), row.drift), (1, vec!["its file of temporary grants cannot be read"]));
+        // What aa-render takes for none, here too.
+        let denial = grant("/srv/b").replace("\"access\"", "\"deny\":true,\"access\"");
+        for other in ["rubbish", "# by hand", "", &denial] {
+            fs::write(&grants_file, format!("{}\n{other}\n", grant("/srv/a"))).unwrap();
+            found.grants = self::on_disk(&disk).unwrap().1;
+            let row = rows(&found, &all).remove(0);
+            let told = vec!["its file of temporary grants cannot be read"];
+            assert_eq!((row.grants.len(), row.drift), (1, told), "{other}");
+        }
         found.mode = Some("complain".to_owned());
         let is_told =
             |found: &Found| rows(found, &all)[0].drift.contains(&"AppArmor as a whole does not enforce");

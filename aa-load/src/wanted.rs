@@ -89,18 +89,20 @@ fn look(directories: &[PathBuf]) -> Result<(Wanted, Option<Error>), Error> {
 /// What the usual places hold, and an error if there is none for definitions.
 fn read_usual(defined: [&Path; 2], more: &[&Path]) -> Result<(Wanted, Option<Error>), Error> {
     let mut wanted = Wanted::default();
-    let mut missing = |directory: &Path| match read_directory(directory, &mut wanted) {
-        Err(Error::Host { path, source }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(Some(Error::Host { path, source }))
+    let mut is_there = |directory: &Path| match read_directory(directory, &mut wanted) {
+        Err(Error::Host { path, source })
+            if path == directory && source.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(false)
         }
-        other => other.map(|()| None),
+        other => other.map(|()| true),
     };
     let [libvirts, ours] = defined;
-    let (first, second) = (missing(libvirts)?, missing(ours)?);
+    let is_known = [is_there(libvirts)?, is_there(ours)?].contains(&true);
     for directory in more {
-        missing(directory)?;
+        is_there(directory)?;
     }
-    Ok((wanted, first.filter(|_| second.is_some())))
+    Ok((wanted, (!is_known).then_some(Error::NoDefinitions(DEFINED))))
 }
 
 fn read_directory(directory: &Path, wanted: &mut Wanted) -> Result<(), Error> {
@@ -298,7 +300,11 @@ mod tests {
         let text = format!("<domstatus state='running' pid='7'><uuid>{uuid}</uuid></domstatus>");
         fs::write(state.join("vm.xml"), text).unwrap();
         let (wanted, missing) = usual().unwrap();
-        assert!(matches!(missing, Some(Error::Host { path, .. }) if path == libvirts));
+        let told = missing.unwrap();
+        assert_eq!(told.exit(), aa_contract::Exit::Host);
+        let text = "no definitions of guests: neither /etc/libvirt/qemu nor /etc/aa-svirt/guests is there; name a \
+                    directory with --definitions";
+        assert_eq!(told.to_string(), text);
         assert_eq!(wanted.running.len(), 1);
         for there in [&ours, &libvirts] {
             fs::create_dir(there).unwrap();

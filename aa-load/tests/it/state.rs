@@ -50,7 +50,8 @@ fn nothing_is_removed_by_who_sees_only_a_part_of_all_processes() {
     host.load(&[NAME]);
     let run = |unshare: &[&str], verb: &str| {
         fs::write(host.at("fs/apparmor/.remove"), "").unwrap();
-        let aa_load = host.command(&["--proc", "/proc", "--min-age", "0", verb]);
+        let age: &[&str] = if verb == "gc" { &["--min-age", "0"] } else { &[] };
+        let aa_load = host.command(&[&["--proc", "/proc", verb], age].concat());
         let mut line =
             unshare.iter().map(std::ffi::OsStr::new).chain([aa_load.get_program()]).chain(aa_load.get_args());
         let mut command = Command::new(line.next().unwrap());
@@ -93,7 +94,7 @@ fn where_proc_is_no_procfs_nothing_is_removed_and_nothing_verified() {
     let host = Host::new();
     host.load(&[NAME]);
     let run = |mount: &str, verb: &[&str]| {
-        let aa_load = host.command(&[&["--proc", "/proc", "--min-age", "0"], verb].concat());
+        let aa_load = host.command(&[&["--proc", "/proc"], verb].concat());
         let script = format!("{mount} && exec \"$@\"");
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &script, "sh"]).arg(aa_load.get_program());
@@ -101,7 +102,7 @@ fn where_proc_is_no_procfs_nothing_is_removed_and_nothing_verified() {
         (output.status.code(), text(&output.stderr))
     };
     for mount in ["mount -t tmpfs none /proc", "mount --bind /proc/sys /proc"] {
-        for verb in [&["remove", NAME][..], &["gc"], &["verify"], &["status"]] {
+        for verb in [&["remove", NAME][..], &["gc", "--min-age", "0"], &["verify"], &["status"]] {
             let (status, error) = run(mount, verb);
             assert_eq!(status, Some(3), "{mount}: {verb:?}: {error}");
             assert!(error.contains("/proc: it is not the root of a procfs"), "{mount}: {verb:?}: {error}");
@@ -419,6 +420,40 @@ fn gc_knows_guests_with_a_directory_each() {
     // A place without any guest is one from which the last has gone.
     fs::remove_dir_all(host.at("defs/web")).unwrap();
     host.expect(&["gc", "--min-age", "0"], "", 0, &[NAME], &["removes"], "");
+}
+
+#[test]
+fn an_option_or_a_name_that_a_verb_would_ignore_is_status_2() {
+    let host = Host::new();
+    let defs = host.at("defs");
+    let definitions = ["--definitions", defs.to_str().unwrap()];
+    for (option, verbs) in [
+        (&["--force"][..], &["remove"][..]),
+        (&["--merge"], &["add", "replace"]),
+        (&["--jobs", "1"], &["add", "replace"]),
+        (&["--json"], &["status", "doctor"]),
+        (&["--min-age", "0"], &["gc"]),
+        (&definitions, &["status", "verify", "gc"]),
+    ] {
+        for verb in ["add", "replace", "remove", "status", "verify", "gc", "doctor"] {
+            let name: &[&str] = if ["gc", "doctor"].contains(&verb) { &[] } else { &[NAME] };
+            let output = host.run(&[&[verb], name, option].concat(), "");
+            let error = text(&output.stderr);
+            let is_refused = error.contains(&format!("aa-load: {} does not go with {verb}", option[0]));
+            assert_eq!(output.status.code() == Some(2), is_refused, "{verb} {option:?}: {error}");
+            assert_eq!(is_refused, !verbs.contains(&verb), "{verb} {option:?}: {error}");
+        }
+    }
+    // Without a verb it is replace.
+    host.expect(&["--force", NAME], "", 2, &[], &["--force does not go with replace"], "");
+    for verb in ["gc", "doctor"] {
+        host.expect(&[verb, "x"], "", 2, &[], &[&format!("{verb} is of the whole host")], "");
+    }
+    // Those that are of the design's own line go with every verb.
+    for verb in ["remove", "status", "verify", "gc", "doctor"] {
+        let output = host.run(&[verb, "--dry-run", "--no-cache", "--include", "/x"], "");
+        assert_ne!(output.status.code(), Some(2), "{verb}: {}", text(&output.stderr));
+    }
 }
 
 #[test]
