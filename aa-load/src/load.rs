@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use aa_contract::text::strip_os_code;
 use aa_contract::{Action, Loaded, ProfileName};
 use aa_render::layout::POLICY_BASE;
 use sha2::{Digest, Sha256};
@@ -14,11 +15,11 @@ use crate::blob;
 use crate::cache::Cache;
 use crate::error::{Error, ParserError};
 use crate::features;
-use crate::inputs::{Inputs, Sum};
 use crate::kernel::Kernel;
 use crate::locks::Locks;
 use crate::merge::{self, Bases, Host, Refused};
 use crate::parser::{self, Compile, Parser, Version};
+use crate::sources::{Sources, Sum};
 use crate::tasks::{self, Task};
 use crate::trust::{self, Problem};
 
@@ -78,6 +79,55 @@ impl Options {
         }
         Ok(options)
     }
+
+    /// The cache, or why there is none though one was wanted. A dry run makes none.
+    fn open_cache(&self) -> (Option<Cache>, Option<String>) {
+        let open = if self.dry_run { Cache::look } else { Cache::open };
+        match self.cache.as_deref().map(open) {
+            Some(Ok(cache)) => (Some(cache), None),
+            Some(Err(error)) if self.dry_run && error.kind() == io::ErrorKind::NotFound => (None, None),
+            Some(Err(error)) => (None, Some(strip_os_code(&error))),
+            None => (None, None),
+        }
+    }
+
+    /// What to compile for, without what this release of the parser gets wrong.
+    fn read_kernel_features(&self, kernel: &Kernel, version: Version) -> Result<String, Error> {
+        let features = if let Some(file) = &self.kernel_features {
+            std::fs::read_to_string(file).map_err(Error::host(file))?
+        } else {
+            let tree = kernel.features();
+            features::read_tree(&tree).map_err(Error::host(&tree))?
+        };
+        Ok(if version.knows_perms_tables() { features } else { features::without_perms_tables(&features) })
+    }
+
+    /// What policy may use, and the file that says so, which the parser reads too; nothing if it is the kernel's.
+    fn read_policy_features(&self) -> Result<Option<(PathBuf, Vec<u8>)>, Error> {
+        let pinned = || Some(PathBuf::from(features::PINNED)).filter(|path| path.is_file());
+        let Some(file) = self.policy_features.clone().or_else(pinned) else { return Ok(None) };
+        let text = std::fs::read(&file).map_err(Error::host(&file))?;
+        Ok(Some((file, text)))
+    }
+
+    /// What goes into every key of the cache besides the files.
+    fn key(&self, parser: &str, version: Version, features: [&[u8]; 2]) -> Vec<u8> {
+        // Another release may compile or merge otherwise, and what was merged is not what the parser alone makes.
+        let release = env!("CARGO_PKG_VERSION").as_bytes();
+        let way: &[u8] = if self.merge { b"merged" } else { b"whole" };
+        let [kernel, policy] = features;
+        let base = self.base.as_os_str().as_encoded_bytes();
+        let include = self.include.iter().map(|directory| directory.as_os_str().as_encoded_bytes());
+        let flags = Parser::flags(version).iter().map(|flag| flag.as_bytes());
+        let parts =
+            [release, way, parser.as_bytes(), kernel, policy, base, b"include"].into_iter().chain(include);
+        let mut key = Vec::new();
+        for part in parts.chain([b"flags".as_slice()]).chain(flags) {
+            key.extend((part.len() as u64).to_le_bytes());
+            key.extend(part);
+        }
+        key
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
@@ -102,7 +152,7 @@ pub struct Loader {
     parser: Parser,
     version: Version,
     kernel: Kernel,
-    inputs: Inputs,
+    sources: Sources,
     cache: Option<Cache>,
     /// Why there is no cache though one was wanted.
     cache_problem: Option<String>,
@@ -123,63 +173,25 @@ impl Loader {
     /// # Errors
     /// The host cannot do it: no parser, no AppArmor, no features.
     pub fn new(options: &Options) -> Result<Self, Error> {
-        let options = &options.absolute()?;
+        let options = options.absolute()?;
         let kernel = Kernel::open(&options.securityfs)?;
         let mut parser = Parser::find(options.parser.as_deref())?.with_time(options.time);
         if options.securityfs != Path::new(SECURITYFS) {
             parser = parser.with_interface(kernel.root().to_owned());
         }
-        let open = if options.dry_run { Cache::look } else { Cache::open };
-        let (cache, cache_problem) = match options.cache.as_deref().map(open) {
-            Some(Ok(cache)) => (Some(cache), None),
-            Some(Err(error)) if options.dry_run && error.kind() == io::ErrorKind::NotFound => (None, None),
-            Some(Err(error)) => (None, Some(error.to_string())),
-            None => (None, None),
-        };
+        let (cache, cache_problem) = options.open_cache();
         let version = match &cache {
             Some(cache) => cache.version(&parser)?,
             None => parser.version()?,
         };
-        let mut kernel_features = if let Some(file) = &options.kernel_features {
-            std::fs::read_to_string(file).map_err(Error::host(file))?
-        } else {
-            let tree = kernel.features();
-            features::read_tree(&tree).map_err(Error::host(&tree))?
-        };
-        if !version.knows_perms_tables() {
-            kernel_features = features::without_perms_tables(&kernel_features);
-        }
-        let pinned = || Some(PathBuf::from(features::PINNED)).filter(|path| path.is_file());
-        let policy_features = options.policy_features.clone().or_else(pinned);
-        let policy_features = match policy_features {
-            Some(file) => {
-                let text = std::fs::read(&file).map_err(Error::host(&file))?;
-                Some((file, text))
-            }
-            None => None,
-        };
+        let kernel_features = options.read_kernel_features(&kernel, version)?;
+        let policy_features = options.read_policy_features()?;
         let policy_text = policy_features.as_ref().map_or(&[] as &[u8], |(_, text)| text);
-        let identity = parser.identity()?;
-        let mut common = Vec::new();
-        let base = options.base.as_os_str().as_encoded_bytes();
-        let include = options.include.iter().map(|directory| directory.as_os_str().as_encoded_bytes());
-        let flags = Parser::flags(version).iter().map(|flag| flag.as_bytes());
-        // Another release may compile or merge otherwise, and what was merged is not what the parser alone makes.
-        let release = env!("CARGO_PKG_VERSION").as_bytes();
-        let way: &[u8] = if options.merge { b"merged" } else { b"whole" };
-        for part in [release, way, identity.as_bytes(), kernel_features.as_bytes(), policy_text, base]
-            .into_iter()
-            .chain(std::iter::once(b"include".as_slice()))
-            .chain(include)
-            .chain(std::iter::once(b"flags".as_slice()))
-            .chain(flags)
-        {
-            common.extend((part.len() as u64).to_le_bytes());
-            common.extend(part);
-        }
+        let features = [kernel_features.as_bytes(), policy_text];
         Ok(Self {
-            inputs: Inputs::new(&options.base, &options.include),
-            options: options.clone(),
+            common: options.key(&parser.identity()?, version, features),
+            sources: Sources::new(&options.base, &options.include),
+            options,
             parser,
             version,
             kernel,
@@ -187,7 +199,6 @@ impl Loader {
             cache_problem,
             policy_features,
             kernel_features,
-            common,
             bases: Bases::default(),
             refused: Mutex::default(),
         })
@@ -398,7 +409,7 @@ impl Loader {
                 return Err(Error::Disabled(link));
             }
         }
-        let mut key = self.key(&self.inputs, profile)?;
+        let mut key = self.key(&self.sources, profile)?;
         if let Some(cache) = &self.cache
             && let Some(policy) = cache.get(profile.name, &key)
             && Self::check(profile, &policy).is_ok()
@@ -412,7 +423,7 @@ impl Loader {
             };
             Self::check(profile, &policy)?;
             // Whether this policy is that of the files as they were, nobody knows who did not look again.
-            let now = self.key(&self.fresh_inputs(), profile)?;
+            let now = self.key(&self.fresh_sources(), profile)?;
             if now == key {
                 if let Some(cache) = &self.cache {
                     // A cache that cannot be written costs time, nothing else.
@@ -448,10 +459,10 @@ impl Loader {
         let cache = self.cache.as_ref().filter(|_| self.options.merge)?;
         let host = Host {
             cache,
-            inputs: &self.inputs,
+            sources: &self.sources,
             directory: &self.options.base,
             common: &self.common,
-            again: &|| self.fresh_inputs(),
+            again: &|| self.fresh_sources(),
         };
         let mut compile = |text: &str| match cache.with_text(text, |file| self.compile(file)) {
             Ok(Ok(policy)) => Ok(policy),
@@ -471,12 +482,12 @@ impl Loader {
     }
 
     /// A reader of the same files that remembers nothing.
-    fn fresh_inputs(&self) -> Inputs {
-        Inputs::new(&self.options.base, &self.options.include)
+    fn fresh_sources(&self) -> Sources {
+        Sources::new(&self.options.base, &self.options.include)
     }
 
-    fn key(&self, inputs: &Inputs, profile: &Profile) -> Result<Sum, Problem> {
-        let files = inputs.sum(&profile.file)?;
+    fn key(&self, sources: &Sources, profile: &Profile) -> Result<Sum, Problem> {
+        let files = sources.sum(&profile.file)?;
         Ok(Sha256::new().chain_update(&self.common).chain_update(files).finalize().into())
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aa_contract::record::to_line;
 use aa_contract::text::strip_os_code;
 use aa_contract::{Exit, Loaded, ProfileName};
-use aa_load::input::{self, Item};
+use aa_load::operands::{self, Item};
 use aa_load::status::{self, Found};
 use aa_load::{Cache, Error, InUse, Kernel, Loader, Locks, Options, Place, Profile};
 use aa_load::{batch, doctor, gc, parameters, remove, tasks, verify, wanted};
@@ -158,7 +158,7 @@ fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
     if let Some(problem) = loader.cache_problem() {
         out.note(&format!("{}: no cache is used: {problem}", args.cache_dir.display()));
     }
-    let items = input::items(&args.operands, &args.dir);
+    let items = operands::items(&args.operands, &args.dir);
     if args.direct {
         load_set(args, &loader, items, out);
         tell_refused(args, &loader, out);
@@ -208,7 +208,7 @@ fn remove_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let kernel = Kernel::open(&args.securityfs)?;
     let in_use = if args.force { InUse::Force } else { InUse::Refuse };
     let cache = if args.no_cache || args.dry_run { None } else { Cache::open(&args.cache_dir).ok() };
-    for (place, item) in input::items(&args.operands, &args.dir) {
+    for (place, item) in operands::items(&args.operands, &args.dir) {
         let result = item.and_then(|profile| {
             let _locks = if args.dry_run {
                 Locks::default()
@@ -229,7 +229,7 @@ fn names(args: &Args, out: &mut Output) -> BTreeSet<ProfileName> {
     let mut names = BTreeSet::new();
     for operand in &args.operands {
         if operand == "-" || operand.parse::<ProfileName>().is_err() {
-            for (place, item) in input::items(std::slice::from_ref(operand), &args.dir) {
+            for (place, item) in operands::items(std::slice::from_ref(operand), &args.dir) {
                 match item {
                     Ok(profile) => {
                         names.insert(profile.name);
