@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::{Complain, Method, Moment, Namespace, Profile, Request, Target};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgGroup, CommandFactory, Parser};
 
 /// Executes COMMAND under an AppArmor profile, or does not execute it at all.
@@ -66,6 +66,14 @@ pub struct Args {
 }
 
 impl Args {
+    /// Reads the command line: what to do, and the command to do it to.
+    ///
+    /// # Errors
+    /// It is not understood, or asks for help.
+    pub fn read() -> Result<(Request, Vec<OsString>), clap::Error> {
+        Self::try_parse().map_err(with_tip).and_then(Self::into_request)
+    }
+
     /// What to do, and the command to do it to.
     ///
     /// # Errors
@@ -83,4 +91,17 @@ impl Args {
         };
         Ok((request, self.command))
     }
+}
+
+/// A word that is no option is the command, without what parts it from aa-confine's own options.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let is_command =
+        |word: &ContextValue| matches!(word, ContextValue::String(word) if !word.starts_with('-'));
+    if error.kind() == ErrorKind::UnknownArgument
+        && error.get(ContextKind::InvalidArg).is_some_and(is_command)
+    {
+        let tip = ContextValue::StyledStrs(vec!["write -- before the command".into()]);
+        error.insert(ContextKind::Suggested, tip);
+    }
+    error
 }

@@ -56,7 +56,7 @@ pub enum Error {
     )]
     NoOpenat2,
     /// A file that must be there could not be opened or read.
-    #[error("{place}: {source}")]
+    #[error("{place}: {}", told(.source))]
     Unreadable {
         /// The path.
         place: String,
@@ -134,7 +134,7 @@ pub enum Error {
         place: String,
     },
     /// Any other refusal of the kernel.
-    #[error("{place}: change to {profile:?} failed: {source}")]
+    #[error("{place}: change to {profile:?} failed: {}", told(.source))]
     NotChanged {
         /// As written to the kernel.
         profile: String,
@@ -144,7 +144,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The label could not be read.
-    #[error("{place}: the label cannot be read back, so nothing is proven: {source}")]
+    #[error("{place}: the label cannot be read back, so nothing is proven: {}", told(.source))]
     NotReadBack {
         /// The path.
         place: String,
@@ -197,7 +197,7 @@ pub enum Error {
     #[error("no command to execute")]
     NoCommand,
     /// The command, or the interpreter it names, does not exist.
-    #[error("{program:?}: not found: {source}")]
+    #[error("{program:?}: not found: {}", told(.source))]
     NotFound {
         /// The command.
         program: OsString,
@@ -205,7 +205,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The command cannot be executed.
-    #[error("{program:?}: cannot be executed: {source}{hint}")]
+    #[error("{program:?}: cannot be executed: {}{hint}", told(.source))]
     NotExecutable {
         /// The command.
         program: OsString,
@@ -256,6 +256,14 @@ impl Error {
     }
 }
 
+/// What the system says of a failure, as the other tools word it: in lower case, without Rust's `(os error N)`.
+fn told(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,7 +295,7 @@ mod tests {
             (Errno::ENOENT, false, 127, "not found"),
             (Errno::EACCES, false, 126, "file permissions, or AppArmor"),
             (Errno::EPERM, true, 126, "no_new_privs"),
-            (Errno::ENOEXEC, true, 126, "cannot be executed: Exec format error (os error 8)"),
+            (Errno::ENOEXEC, true, 126, "cannot be executed: exec format error"),
         ] {
             let error = Error::from_exec("a\nb".into(), errno.into(), no_new_privs);
             assert_eq!(error.status(), status, "{error}");

@@ -3,15 +3,13 @@
 use std::io::{self, LineWriter, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use aa_confine::args::Args;
 
 /// Status of every failure of aa-confine itself, as in env(1) and timeout(1): nothing was executed.
 const OWN_FAILURE: u8 = 125;
 
 fn main() -> ExitCode {
-    let (request, command) = match Args::try_parse().and_then(Args::into_request) {
+    let (request, command) = match Args::read() {
         Ok(request) => request,
         Err(answer) => {
             let written = answer.print();

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
+use aa_render::layout::POLICY_BASE;
 use clap::{Parser, ValueEnum};
+
+use crate::load::SECURITYFS;
+use crate::parser;
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,9 +29,27 @@ pub enum Verb {
     Doctor,
 }
 
-/// Load AppArmor profiles of guests into the kernel, take them out, and tell their state.
+impl Verb {
+    /// All of them, as they are typed.
+    pub fn names() -> String {
+        Self::value_variants().iter().map(|verb| verb.name()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// As it is typed.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// Loads AppArmor profiles of guests into the kernel, removes them, and reports their state.
 #[derive(Debug, Parser)]
-#[command(name = "aa-load", version, disable_help_subcommand = true, after_long_help = AFTER)]
+#[command(
+    name = "aa-load",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Exit status: 0 all done, 1 some input was refused, 2 usage, 3 the host failed (see --help)",
+    after_long_help = AFTER
+)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each switch of the command line")]
 pub struct Args {
     /// add, replace (the default), remove, status, verify, gc or doctor; then profile names, profile files,
@@ -41,9 +63,9 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub include: Vec<PathBuf>,
     /// AppArmor's own directory of abstractions and tunables
-    #[arg(long, value_name = "DIR", default_value = "/etc/apparmor.d")]
+    #[arg(long, value_name = "DIR", default_value = POLICY_BASE)]
     pub base: PathBuf,
-    /// Where the files of profiles given by name are
+    /// Directory of the profiles that are given by name
     #[arg(long, value_name = "DIR", default_value = "/etc/apparmor.d/libvirt")]
     pub dir: PathBuf,
     /// Where compiled profiles are kept
@@ -55,36 +77,40 @@ pub struct Args {
     /// Only tell what would be done, and write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// remove: also where a process carries the profile, which is unconfined from then on
+    /// remove: also where a process carries the profile
+    ///
+    /// The process is unconfined from then on.
     #[arg(long)]
     pub force: bool,
-    /// replace, and no other verb: load the whole set in one write to the kernel, which takes all of it or nothing; a
-    /// profile that does not compile is named, and is not in the set
+    /// replace: load the whole set in one write to the kernel
+    ///
+    /// The kernel takes all of it or nothing. A profile that does not compile is named, and is not in the set.
     #[arg(long)]
     pub direct: bool,
-    /// add, replace: compile what guests share once, keep it in the cache, and merge each guest's own rules into it;
-    /// what is not of a known form is compiled whole
+    /// add, replace: compile what guests share once, and merge each guest's own rules into it
+    ///
+    /// What guests share is kept in the cache. What is not of a known form is compiled whole.
     #[arg(long, conflicts_with = "no_cache")]
     pub merge: bool,
     /// status, doctor: JSON Lines instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Profiles worked on at once [default: one for each core]
+    /// add, replace: profiles worked on at once [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(crate::batch::MOST_JOBS)))]
     pub jobs: Option<u16>,
-    /// Say at the end what was done, though standard error is no terminal
+    /// Print a summary at the end even if standard error is not a terminal
     #[arg(short, long)]
     pub verbose: bool,
     /// Seconds after which a run of the parser is ended, at most a day
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = parser::TIME.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Where guests are defined, as domain XML in *.xml or in domain.xml of a directory for each; may be repeated
-    /// [default: libvirt's directories for QEMU and LXC, and /etc/aa-svirt/guests]
+    /// status, verify, gc: where guests are defined, as domain XML in *.xml or in domain.xml of a directory for each; may
+    /// be repeated [default: libvirt's directories for QEMU and LXC, and /etc/aa-svirt/guests]
     #[arg(long, value_name = "DIR")]
     pub definitions: Vec<PathBuf>,
-    /// gc: leave alone what was written or loaded within this time, since its guest may be starting
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub min_age: u64,
+    /// gc: leave alone what was written or loaded within this time, since its guest may be starting [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    pub min_age: Option<u64>,
     /// What policy may use [default: /usr/share/apparmor-features/features if there, else the kernel's]
     #[arg(long, value_name = "FILE")]
     pub policy_features: Option<PathBuf>,
@@ -92,7 +118,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub kernel_features: Option<PathBuf>,
     /// Where securityfs is mounted
-    #[arg(long, value_name = "DIR", default_value = "/sys/kernel/security")]
+    #[arg(long, value_name = "DIR", default_value = SECURITYFS)]
     pub securityfs: PathBuf,
     /// Where procfs is mounted; it must be the host's, with all processes in it
     #[arg(long, value_name = "DIR", default_value = "/proc")]
@@ -100,6 +126,27 @@ pub struct Args {
     /// Where AppArmor's parameters are
     #[arg(long, value_name = "DIR", default_value = crate::parameters::DIRECTORY)]
     pub parameters: PathBuf,
+}
+
+impl Args {
+    /// The first option that a verb would ignore. Those that say where things are, or what is done there, go with every
+    /// verb.
+    pub fn misplaced(&self, verb: Verb) -> Option<&'static str> {
+        let options: [(&str, bool, &[Verb]); 7] = [
+            ("--force", self.force, &[Verb::Remove]),
+            // The kernel's one write for a whole set is a replacement.
+            ("--direct", self.direct, &[Verb::Replace]),
+            ("--merge", self.merge, &[Verb::Add, Verb::Replace]),
+            ("--jobs", self.jobs.is_some(), &[Verb::Add, Verb::Replace]),
+            ("--json", self.json, &[Verb::Status, Verb::Doctor]),
+            ("--definitions", !self.definitions.is_empty(), &[Verb::Status, Verb::Verify, Verb::Gc]),
+            ("--min-age", self.min_age.is_some(), &[Verb::Gc]),
+        ];
+        options
+            .into_iter()
+            .find(|(_, is_given, verbs)| *is_given && !verbs.contains(&verb))
+            .map(|(name, ..)| name)
+    }
 }
 
 const AFTER: &str = "\
@@ -121,4 +168,6 @@ Exit status:
   0  all done
   1  some input was refused, by this tool, the parser or the kernel; each is named, the rest was done
   2  the call was wrong
-  3  the host failed: no parser, no AppArmor, no privilege, input or output";
+  3  the host failed: no parser, no AppArmor, no privilege, input or output, or the kernel does not hold
+     what was loaded
+In a pipe, use \"set -o pipefail\": an empty input is no error for this tool.";

@@ -21,6 +21,10 @@ pub fn ordered<T, R>(
     T: Send,
     R: Send,
 {
+    if jobs <= 1 {
+        one_by_one(items, work, sink);
+        return;
+    }
     let jobs = jobs.min(usize::from(MOST_JOBS));
     let items = Mutex::new((0_u64..).zip(items));
     let is_over = AtomicBool::new(false);
@@ -43,16 +47,13 @@ pub fn ordered<T, R>(
             }
         };
         // As many threads as the host has; this one does the work itself if there is no other.
-        let started = (0..if jobs > 1 { jobs } else { 0 })
+        let started = (0..jobs)
             .take_while(|_| Builder::new().spawn_scoped(scope, worker(sender.clone())).is_ok())
             .count();
         drop(sender);
         if started == 0 {
-            while let Some((_, item)) = next() {
-                if !sink(work(item)) {
-                    return;
-                }
-            }
+            let items = std::iter::from_fn(|| next().map(|(_, item)| item));
+            one_by_one(items, work, sink);
             return;
         }
         let mut early = BTreeMap::new();
@@ -69,6 +70,29 @@ pub fn ordered<T, R>(
             }
         }
     });
+}
+
+fn one_by_one<T, R>(items: impl Iterator<Item = T>, work: impl Fn(T) -> R, mut sink: impl FnMut(R) -> bool) {
+    for item in items {
+        if !sink(work(item)) {
+            return;
+        }
+    }
+}
+
+/// The results of `work` on all items, in their order, by [`ordered`].
+pub(crate) fn all<T: Send, R: Send>(
+    jobs: usize,
+    items: impl Iterator<Item = T> + Send,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let mut results = Vec::new();
+    let keep = |result| {
+        results.push(result);
+        true
+    };
+    ordered(jobs, items, work, keep);
+    results
 }
 
 #[cfg(test)]

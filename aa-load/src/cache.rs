@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use aa_contract::ProfileName;
+use aa_contract::text::strip_os_code;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-use crate::inputs::Sum;
+use crate::locks::nobody_writes;
 use crate::parser::{Parser, Version};
+use crate::sources::Sum;
 use crate::trust::{self, Problem};
 
 /// Where it is unless told otherwise.
@@ -30,7 +32,7 @@ const NOFOLLOW: i32 = nix::fcntl::OFlag::O_NOFOLLOW.bits();
 pub struct Cache {
     directory: PathBuf,
     /// Only looked into: nothing is kept, marked or locked.
-    is_still: bool,
+    read_only: bool,
 }
 
 impl Cache {
@@ -45,7 +47,7 @@ impl Cache {
             Err(error) => return Err(error),
         }
         check(directory)?;
-        Ok(Self { directory: directory.to_owned(), is_still: false })
+        Ok(Self { directory: directory.to_owned(), read_only: false })
     }
 
     /// Opens the cache for a run that only tells what would be done: it writes nothing there.
@@ -54,21 +56,22 @@ impl Cache {
     /// It is not there, or somebody else could write to it.
     pub fn look(directory: &Path) -> io::Result<Self> {
         check(directory)?;
-        Ok(Self { directory: directory.to_owned(), is_still: true })
+        Ok(Self { directory: directory.to_owned(), read_only: true })
     }
 
     /// Whether nothing is written.
-    pub(crate) fn is_still(&self) -> bool {
-        self.is_still
+    pub(crate) fn read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Waits until no other aa-load works on any of these profiles, and keeps others waiting until the files are
-    /// closed. A few hundred files serve all profiles, so none is left behind by a guest that is gone.
+    /// closed. A few hundred files serve all profiles, so none is left behind by a guest that is gone. Where nothing can be
+    /// written there is no lock, since no entry is changed either.
     ///
     /// # Errors
     /// [`Error::Host`]: what the system said.
     pub fn lock(&self, profiles: impl IntoIterator<Item = ProfileName>) -> Result<Vec<File>, Error> {
-        if self.is_still {
+        if self.read_only {
             return Ok(Vec::new());
         }
         let shard =
@@ -77,9 +80,12 @@ impl Cache {
         let shards: BTreeSet<u8> = profiles.into_iter().map(shard).collect();
         let lock = |shard| {
             let name = format!("lock-{shard:02x}");
-            self.lock_file(&name).map_err(Error::host(&self.directory.join(name)))
+            match self.lock_file(&name) {
+                Err(error) if nobody_writes(&error) => None,
+                locked => Some(locked.map_err(Error::host(&self.directory.join(name)))),
+            }
         };
-        shards.into_iter().map(lock).collect()
+        shards.into_iter().filter_map(lock).collect()
     }
 
     fn lock_file(&self, name: &str) -> io::Result<File> {
@@ -98,7 +104,7 @@ impl Cache {
     pub(crate) fn get(&self, profile: ProfileName, key: &Sum) -> Option<Vec<u8>> {
         let path = self.entry(profile);
         let policy = self.get_entry(&path, key)?;
-        if !self.is_still {
+        if !self.read_only {
             // For gc: where the kernel holds it already, nothing else tells of this load.
             let _ = File::open(&path).and_then(|entry| entry.set_modified(SystemTime::now()));
         }
@@ -118,7 +124,7 @@ impl Cache {
     /// # Errors
     /// What the system said. The old entry is whole or gone.
     pub(crate) fn put(&self, profile: ProfileName, key: &Sum, blob: &[u8]) -> io::Result<()> {
-        if self.is_still {
+        if self.read_only {
             return Ok(());
         }
         self.write(&format!("{profile}.policy"), &whole(key, blob))
@@ -153,7 +159,7 @@ impl Cache {
 
     /// Keeps others from making bases until the file is closed; nothing if none is made here.
     pub(crate) fn lock_bases(&self) -> io::Result<Option<File>> {
-        if self.is_still { Ok(None) } else { self.lock_file("lock-bases").map(Some) }
+        if self.read_only { Ok(None) } else { self.lock_file("lock-bases").map(Some) }
     }
 
     /// Does something with a text as a file in this directory, under [`Cache::lock_bases`].
@@ -211,7 +217,7 @@ impl Cache {
         }
         let version = parser.version()?;
         // Without the entry the next run asks again.
-        if !self.is_still
+        if !self.read_only
             && let Ok(_lock) = self.lock_file("lock-parser")
         {
             let _ = self.write("parser", format!("{identity}\n{version}").as_bytes());
@@ -254,7 +260,8 @@ impl Cache {
 /// That a directory belongs to this user, and nobody else can write to it or put another in its place.
 pub(crate) fn check(directory: &Path) -> io::Result<()> {
     if let Err(Problem { path, source }) = trust::way(directory) {
-        return Err(io::Error::new(source.kind(), format!("{}: {source}", path.display())));
+        let text = format!("{}: {}", path.display(), strip_os_code(&source));
+        return Err(io::Error::new(source.kind(), text));
     }
     let metadata = fs::symlink_metadata(directory)?;
     let problem = if !metadata.is_dir() {

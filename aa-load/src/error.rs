@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aa_contract::{Exit, Loaded, ProfileName, record::RecordError, text::Printable};
+use aa_contract::record::RecordError;
+use aa_contract::text::{Printable, strip_os_code};
+use aa_contract::{Exit, Loaded, ProfileName};
 use thiserror::Error;
 
 use crate::blob::BlobError;
@@ -15,22 +17,28 @@ pub enum Error {
     /// A line of the input is not a record.
     #[error("{0}")]
     Record(#[from] RecordError),
-    /// An operand is neither a profile's name nor a file.
-    #[error("\"{}\" is neither libvirt-<uuid> nor a file that can be read: {source}", Printable(.operand))]
+    /// An operand is nothing at all.
+    #[error(
+        "\"{}\" is no verb ({}), profile name (libvirt-<uuid>) or file{}",
+        Printable(.0), crate::args::Verb::names(), meant(.0)
+    )]
+    Nothing(String),
+    /// An operand is a file that cannot be read.
+    #[error("{}: {}", Printable(.operand), strip_os_code(.source))]
     Operand {
         /// The operand.
         operand: String,
         /// Why the file cannot be read.
         source: io::Error,
     },
-    /// A profile file is not called after its profile.
-    #[error("{} is not called libvirt-<uuid> after its profile", Printable(&.0.to_string_lossy()))]
+    /// A profile file is not named after its profile.
+    #[error("{}: a profile file must be named after its profile, libvirt-<uuid>", Printable(&.0.to_string_lossy()))]
     FileName(PathBuf),
     /// The input names one profile twice.
     #[error("the input names it twice")]
     Twice,
-    /// A profile file cannot be read.
-    #[error("{}: {source}", Printable(&.path.to_string_lossy()))]
+    /// A profile, or a file that it is made of, is not there, or is another user's to change.
+    #[error("{}: {}", Printable(&.path.to_string_lossy()), strip_os_code(.source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -99,11 +107,15 @@ pub enum Error {
     NoAppArmor(String),
     /// The kernel's policy files refuse this process.
     #[error(
-        "no privilege to change policy (CAP_MAC_ADMIN, as root), or it is locked until the next boot: {0}"
+        "no privilege to change policy (CAP_MAC_ADMIN, as root), or it is locked until the next boot: {}",
+        strip_os_code(.0)
     )]
     Privilege(io::Error),
+    /// Nothing tells which guests are wanted.
+    #[error("no definitions of guests: neither {} is there; name a directory with --definitions", .0.join(" nor "))]
+    NoDefinitions([&'static str; 2]),
     /// A file of the host could not be read or written.
-    #[error("{}: {source}", Printable(&.path.to_string_lossy()))]
+    #[error("{}: {}", Printable(&.path.to_string_lossy()), strip_os_code(.source))]
     Host {
         /// The file.
         path: PathBuf,
@@ -119,7 +131,7 @@ pub enum ParserError {
     #[error("no apparmor_parser at {0}")]
     NotFound(String),
     /// It is there but did not start.
-    #[error("cannot run {}: {source}", Printable(&.path.to_string_lossy()))]
+    #[error("cannot run {}: {}", Printable(&.path.to_string_lossy()), strip_os_code(.source))]
     Start {
         /// The program.
         path: PathBuf,
@@ -186,38 +198,46 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Record(_)
+            | Self::Nothing(_)
             | Self::Operand { .. }
             | Self::FileName(_)
             | Self::Twice
             | Self::Read { .. }
             | Self::Disabled(_)
             | Self::OtherProfile { .. }
-            | Self::Blob(_)
             | Self::Unstable
             | Self::Exists
             | Self::NotLoaded
             | Self::InUse(_)
-            | Self::ReadBack(_)
             | Self::Carried(_)
             | Self::Lax(_)
             | Self::Mode(_)
             | Self::Unverified(_) => Exit::Refused,
             Self::Stale { source, .. } => source.exit(),
             Self::Parser(error) => error.exit(),
-            Self::NoAppArmor(_) | Self::Privilege(_) | Self::Host { .. } | Self::Unknown(_) => Exit::Host,
+            // A parser or a kernel that does not do as it says has not refused anything.
+            Self::Blob(_)
+            | Self::ReadBack(_)
+            | Self::NoAppArmor(_)
+            | Self::Privilege(_)
+            | Self::NoDefinitions(_)
+            | Self::Host { .. }
+            | Self::Unknown(_) => Exit::Host,
         }
     }
 }
 
 impl Error {
-    /// The same failure of one write, for each profile that it concerned.
+    /// The same failure of one write, or of one lock, for each profile that it concerned.
     pub(crate) fn again(&self) -> Self {
         let same = |error: &io::Error| {
-            error.raw_os_error().map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error)
+            let of_ours = || io::Error::new(error.kind(), error.to_string());
+            error.raw_os_error().map_or_else(of_ours, io::Error::from_raw_os_error)
         };
         match self {
             Self::Privilege(error) => Self::Privilege(same(error)),
             Self::Host { path, source } => Self::Host { path: path.clone(), source: same(source) },
+            Self::Read { path, source } => Self::Read { path: path.clone(), source: same(source) },
             Self::Parser(ParserError::Exists) => Self::Parser(ParserError::Exists),
             Self::Parser(ParserError::Kernel { meaning, message }) => {
                 Self::Parser(ParserError::Kernel { meaning, message: message.clone() })
@@ -256,9 +276,7 @@ pub enum Place {
     Profile(ProfileName),
     /// A line of a file of records, from 1; the name is printable.
     Line(String, usize),
-    /// An operand or a file, printable.
-    Operand(String),
-    /// The host as a whole.
+    /// The host as a whole, or what the error itself names.
     Host,
 }
 
@@ -267,9 +285,16 @@ impl std::fmt::Display for Place {
         match self {
             Self::Profile(name) => write!(f, "{name}: "),
             Self::Line(file, line) => write!(f, "{file}:{line}: "),
-            Self::Operand(operand) => write!(f, "{operand}: "),
             Self::Host => Ok(()),
         }
+    }
+}
+
+/// What a UUID that stands alone was to say.
+fn meant(operand: &str) -> String {
+    match format!("libvirt-{}", operand.to_lowercase()).parse::<ProfileName>() {
+        Ok(name) => format!("; did you mean {name}?"),
+        Err(_) => String::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use aa_contract::text::strip_os_code;
 use aa_contract::{Mode, ProfileName};
 
 use crate::blob::{Compiled, Hash};
@@ -24,17 +25,23 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The mode as a record tells it: `kill` enforces, and ends the process besides.
+    /// The mode as a record tells it, which has `kill` as `enforce`.
     ///
     /// # Errors
     /// [`Error::Mode`]: it is another.
     pub fn record_mode(&self) -> Result<Mode, Error> {
         match self.mode.as_str() {
-            "enforce" | "kill" => Ok(Mode::Enforce),
+            mode if enforces(mode) => Ok(Mode::Enforce),
             "complain" => Ok(Mode::Complain),
             other => Err(Error::Mode(other.to_owned())),
         }
     }
+}
+
+/// Whether what is not allowed is denied in a mode: a profile's, a thread's, or AppArmor's as a whole. `kill` ends the
+/// process besides.
+pub(crate) fn enforces(mode: &str) -> bool {
+    matches!(mode, "enforce" | "kill")
 }
 
 /// A guest's profile in the kernel.
@@ -87,7 +94,9 @@ impl Kernel {
         match fs::metadata(&profiles) {
             Ok(metadata) if metadata.is_dir() => Ok(Self { root, places: Mutex::default() }),
             Ok(_) => Err(Error::NoAppArmor(format!("{} is no directory", profiles.display()))),
-            Err(error) => Err(Error::NoAppArmor(format!("{}: {error}", profiles.display()))),
+            Err(error) => {
+                Err(Error::NoAppArmor(format!("{}: {}", profiles.display(), strip_os_code(&error))))
+            }
         }
     }
 

@@ -5,18 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use aa_contract::text::strip_os_code;
 use aa_contract::{Action, Loaded, ProfileName};
+use aa_render::layout::POLICY_BASE;
 use sha2::{Digest, Sha256};
 
+use crate::batch;
 use crate::blob;
 use crate::cache::Cache;
 use crate::error::{Error, ParserError};
 use crate::features;
-use crate::inputs::{Inputs, Sum};
 use crate::kernel::Kernel;
 use crate::locks::Locks;
 use crate::merge::{self, Bases, Host, Refused};
 use crate::parser::{self, Compile, Parser, Version};
+use crate::sources::{Sources, Sum};
 use crate::tasks::{self, Task};
 use crate::trust::{self, Problem};
 
@@ -51,7 +54,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             parser: None,
-            base: "/etc/apparmor.d".into(),
+            base: POLICY_BASE.into(),
             include: Vec::new(),
             cache: Some(crate::cache::DIRECTORY.into()),
             policy_features: None,
@@ -59,7 +62,7 @@ impl Default for Options {
             securityfs: SECURITYFS.into(),
             proc: "/proc".into(),
             dry_run: false,
-            time: Duration::from_secs(120),
+            time: parser::TIME,
             merge: false,
         }
     }
@@ -76,13 +79,62 @@ impl Options {
         }
         Ok(options)
     }
+
+    /// The cache, or why there is none though one was wanted. A dry run makes none.
+    fn open_cache(&self) -> (Option<Cache>, Option<String>) {
+        let open = if self.dry_run { Cache::look } else { Cache::open };
+        match self.cache.as_deref().map(open) {
+            Some(Ok(cache)) => (Some(cache), None),
+            Some(Err(error)) if self.dry_run && error.kind() == io::ErrorKind::NotFound => (None, None),
+            Some(Err(error)) => (None, Some(strip_os_code(&error))),
+            None => (None, None),
+        }
+    }
+
+    /// What to compile for, without what this release of the parser gets wrong.
+    fn read_kernel_features(&self, kernel: &Kernel, version: Version) -> Result<String, Error> {
+        let features = if let Some(file) = &self.kernel_features {
+            std::fs::read_to_string(file).map_err(Error::host(file))?
+        } else {
+            let tree = kernel.features();
+            features::read_tree(&tree).map_err(Error::host(&tree))?
+        };
+        Ok(if version.knows_perms_tables() { features } else { features::without_perms_tables(&features) })
+    }
+
+    /// What policy may use, and the file that says so, which the parser reads too; nothing if it is the kernel's.
+    fn read_policy_features(&self) -> Result<Option<(PathBuf, Vec<u8>)>, Error> {
+        let pinned = || Some(PathBuf::from(features::PINNED)).filter(|path| path.is_file());
+        let Some(file) = self.policy_features.clone().or_else(pinned) else { return Ok(None) };
+        let text = std::fs::read(&file).map_err(Error::host(&file))?;
+        Ok(Some((file, text)))
+    }
+
+    /// What goes into every key of the cache besides the files.
+    fn key(&self, parser: &str, version: Version, features: [&[u8]; 2]) -> Vec<u8> {
+        // Another release may compile or merge otherwise, and what was merged is not what the parser alone makes.
+        let release = env!("CARGO_PKG_VERSION").as_bytes();
+        let way: &[u8] = if self.merge { b"merged" } else { b"whole" };
+        let [kernel, policy] = features;
+        let base = self.base.as_os_str().as_encoded_bytes();
+        let include = self.include.iter().map(|directory| directory.as_os_str().as_encoded_bytes());
+        let flags = Parser::flags(version).iter().map(|flag| flag.as_bytes());
+        let parts =
+            [release, way, parser.as_bytes(), kernel, policy, base, b"include"].into_iter().chain(include);
+        let mut key = Vec::new();
+        for part in parts.chain([b"flags".as_slice()]).chain(flags) {
+            key.extend((part.len() as u64).to_le_bytes());
+            key.extend(part);
+        }
+        key
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(Error::host(path))
 }
 
-/// Where Linux mounts it.
+/// Where Linux mounts securityfs.
 pub(crate) const SECURITYFS: &str = "/sys/kernel/security";
 
 /// A profile on disk.
@@ -100,7 +152,7 @@ pub struct Loader {
     parser: Parser,
     version: Version,
     kernel: Kernel,
-    inputs: Inputs,
+    sources: Sources,
     cache: Option<Cache>,
     /// Why there is no cache though one was wanted.
     cache_problem: Option<String>,
@@ -121,63 +173,25 @@ impl Loader {
     /// # Errors
     /// The host cannot do it: no parser, no AppArmor, no features.
     pub fn new(options: &Options) -> Result<Self, Error> {
-        let options = &options.absolute()?;
+        let options = options.absolute()?;
         let kernel = Kernel::open(&options.securityfs)?;
         let mut parser = Parser::find(options.parser.as_deref())?.with_time(options.time);
         if options.securityfs != Path::new(SECURITYFS) {
             parser = parser.with_interface(kernel.root().to_owned());
         }
-        let open = if options.dry_run { Cache::look } else { Cache::open };
-        let (cache, cache_problem) = match options.cache.as_deref().map(open) {
-            Some(Ok(cache)) => (Some(cache), None),
-            Some(Err(error)) if options.dry_run && error.kind() == io::ErrorKind::NotFound => (None, None),
-            Some(Err(error)) => (None, Some(error.to_string())),
-            None => (None, None),
-        };
+        let (cache, cache_problem) = options.open_cache();
         let version = match &cache {
             Some(cache) => cache.version(&parser)?,
             None => parser.version()?,
         };
-        let mut kernel_features = if let Some(file) = &options.kernel_features {
-            std::fs::read_to_string(file).map_err(Error::host(file))?
-        } else {
-            let tree = kernel.features();
-            features::read_tree(&tree).map_err(Error::host(&tree))?
-        };
-        if !version.knows_perms_tables() {
-            kernel_features = features::without_perms_tables(&kernel_features);
-        }
-        let pinned = || Some(PathBuf::from(features::PINNED)).filter(|path| path.is_file());
-        let policy_features = options.policy_features.clone().or_else(pinned);
-        let policy_features = match policy_features {
-            Some(file) => {
-                let text = std::fs::read(&file).map_err(Error::host(&file))?;
-                Some((file, text))
-            }
-            None => None,
-        };
+        let kernel_features = options.read_kernel_features(&kernel, version)?;
+        let policy_features = options.read_policy_features()?;
         let policy_text = policy_features.as_ref().map_or(&[] as &[u8], |(_, text)| text);
-        let identity = parser.identity()?;
-        let mut common = Vec::new();
-        let base = options.base.as_os_str().as_encoded_bytes();
-        let include = options.include.iter().map(|directory| directory.as_os_str().as_encoded_bytes());
-        let flags = Parser::flags(version).iter().map(|flag| flag.as_bytes());
-        // Another release may compile or merge otherwise, and what was merged is not what the parser alone makes.
-        let release = env!("CARGO_PKG_VERSION").as_bytes();
-        let way: &[u8] = if options.merge { b"merged" } else { b"whole" };
-        for part in [release, way, identity.as_bytes(), kernel_features.as_bytes(), policy_text, base]
-            .into_iter()
-            .chain(std::iter::once(b"include".as_slice()))
-            .chain(include)
-            .chain(std::iter::once(b"flags".as_slice()))
-            .chain(flags)
-        {
-            common.extend((part.len() as u64).to_le_bytes());
-            common.extend(part);
-        }
+        let features = [kernel_features.as_bytes(), policy_text];
         Ok(Self {
-            inputs: Inputs::new(&options.base, &options.include),
-            options: options.clone(),
+            common: options.key(&parser.identity()?, version, features),
+            sources: Sources::new(&options.base, &options.include),
+            options,
             parser,
             version,
             kernel,
@@ -185,7 +199,6 @@ impl Loader {
             cache_problem,
             policy_features,
             kernel_features,
-            common,
             bases: Bases::default(),
             refused: Mutex::default(),
         })
@@ -212,20 +225,22 @@ impl Loader {
     /// Brings the kernel's copy of a profile up to its file; if it holds exactly that, nothing is run and nothing written.
     ///
     /// # Errors
-    /// The file, the parser or the kernel refused. The old policy stays in force.
+    /// The file, the parser or the kernel refused, or the host failed. The old policy stays in force, but for three:
+    /// [`Error::Stale`], where the new one is loaded and only a child of the old one stays; [`Error::Unknown`], where the
+    /// kernel does not tell; and [`Error::ReadBack`], where it holds something else.
     pub fn replace(&self, profile: &Profile) -> Result<Loaded, Error> {
         self.load(parser::Action::Replace, profile)
     }
 
     fn load(&self, action: parser::Action, profile: &Profile) -> Result<Loaded, Error> {
         // First: beside a file that is not to be loaded there may be no lock to be had.
-        trust::file(&profile.file)?;
-        let locks = self.lock([profile])?;
+        let Trusted { given, found } = &Trusted::of(profile)?;
+        let locks = self.lock([given])?;
         let before = self.kernel.find_again(profile.name)?;
         if action == parser::Action::Add && before.is_some() {
             return Err(Error::Exists);
         }
-        let policy = self.policy(profile)?;
+        let policy = self.policy(found)?;
         let compiled = blob::parse(&policy)?;
         if let Some(held) = before.as_ref().filter(|held| held.is(&compiled)) {
             return Ok(Loaded::new(profile.name, Action::Unchanged, Some(held.entry.record_mode()?)));
@@ -241,22 +256,17 @@ impl Loader {
     /// Loads a whole set in one write, which the kernel takes all of or nothing.
     ///
     /// # Errors
-    /// The locks cannot be had. Each profile that cannot be compiled has its own error in the list, and the others
-    /// are loaded. What the kernel refuses, it refuses for all: each has that error.
-    pub fn replace_direct(
-        &self,
-        profiles: &[Profile],
-        jobs: usize,
-    ) -> Result<Vec<Result<Loaded, Error>>, Error> {
-        // The others have their own errors below.
-        let _locks = self.lock(profiles.iter().filter(|profile| trust::file(&profile.file).is_ok()))?;
-        let mut results: Vec<Result<Ready, Error>> = Vec::new();
-        let work = |profile: Profile| self.ready(&profile);
-        let keep = |result| {
-            results.push(result);
-            true
+    /// Each profile that cannot be locked or compiled has its own error in the list, and the others are loaded. What the
+    /// kernel refuses, it refuses for all: each has that error.
+    pub fn replace_direct(&self, profiles: &[Profile], jobs: usize) -> Vec<Result<Loaded, Error>> {
+        let prepared = batch::all(jobs, profiles.iter(), |profile| self.prepare(profile));
+        let locks = self.lock(prepared.iter().flatten().map(|profile| &profile.given));
+        let ready = |profile: Result<Trusted, Error>| {
+            let profile = profile?;
+            locks.as_ref().map_err(Error::again)?;
+            self.ready(&profile.found)
         };
-        crate::batch::ordered(jobs, profiles.iter().cloned(), work, keep);
+        let results = batch::all(jobs, prepared.into_iter(), ready);
         let set: Vec<u8> = results
             .iter()
             .flatten()
@@ -267,7 +277,7 @@ impl Loader {
         let written =
             if set.is_empty() || self.options.dry_run { Ok(()) } else { self.kernel.replace_set(&set) };
         let refused = written.err();
-        let results = results
+        results
             .into_iter()
             .map(|ready| {
                 let Ready { name, policy, before, unchanged } = ready?;
@@ -285,8 +295,18 @@ impl Loader {
                 let written = refused.as_ref().map_or(Ok(()), |error| Err(error.again()));
                 self.outcome(name, done, &blob::parse(&policy)?, written)
             })
-            .collect();
-        Ok(results)
+            .collect()
+    }
+
+    /// Has the policy of one profile of a set in the cache, under its lock alone: while all of the set's are held, nothing
+    /// is compiled but what changes meanwhile, or where there is no cache.
+    fn prepare(&self, profile: &Profile) -> Result<Trusted, Error> {
+        let profile = Trusted::of(profile)?;
+        let _locks = self.lock([&profile.given])?;
+        if self.cache.is_some() && !self.options.dry_run {
+            self.policy(&profile.found)?;
+        }
+        Ok(profile)
     }
 
     fn ready(&self, profile: &Profile) -> Result<Ready, Error> {
@@ -377,19 +397,19 @@ impl Loader {
         if self.options.dry_run {
             return Ok(Locks::default());
         }
-        Locks::take(profiles, self.cache.as_ref())
+        Locks::to_load(profiles, self.cache.as_ref())
     }
 
-    /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone.
+    /// The compiled policy of a profile, from the cache or the parser, checked to be of this profile alone. Its file is
+    /// one that [`Trusted`] has found.
     fn policy(&self, profile: &Profile) -> Result<Vec<u8>, Error> {
-        let profile = &Profile { name: profile.name, file: trust::file(&profile.file)? };
         if let Some(base_name) = profile.file.file_name() {
             let link = self.options.base.join("disable").join(base_name);
             if link.symlink_metadata().is_ok() {
                 return Err(Error::Disabled(link));
             }
         }
-        let mut key = self.key(&self.inputs, profile)?;
+        let mut key = self.key(&self.sources, profile)?;
         if let Some(cache) = &self.cache
             && let Some(policy) = cache.get(profile.name, &key)
             && Self::check(profile, &policy).is_ok()
@@ -403,7 +423,7 @@ impl Loader {
             };
             Self::check(profile, &policy)?;
             // Whether this policy is that of the files as they were, nobody knows who did not look again.
-            let now = self.key(&self.fresh_inputs(), profile)?;
+            let now = self.key(&self.fresh_sources(), profile)?;
             if now == key {
                 if let Some(cache) = &self.cache {
                     // A cache that cannot be written costs time, nothing else.
@@ -439,10 +459,10 @@ impl Loader {
         let cache = self.cache.as_ref().filter(|_| self.options.merge)?;
         let host = Host {
             cache,
-            inputs: &self.inputs,
+            sources: &self.sources,
             directory: &self.options.base,
             common: &self.common,
-            again: &|| self.fresh_inputs(),
+            again: &|| self.fresh_sources(),
         };
         let mut compile = |text: &str| match cache.with_text(text, |file| self.compile(file)) {
             Ok(Ok(policy)) => Ok(policy),
@@ -462,12 +482,12 @@ impl Loader {
     }
 
     /// A reader of the same files that remembers nothing.
-    fn fresh_inputs(&self) -> Inputs {
-        Inputs::new(&self.options.base, &self.options.include)
+    fn fresh_sources(&self) -> Sources {
+        Sources::new(&self.options.base, &self.options.include)
     }
 
-    fn key(&self, inputs: &Inputs, profile: &Profile) -> Result<Sum, Problem> {
-        let files = inputs.sum(&profile.file)?;
+    fn key(&self, sources: &Sources, profile: &Profile) -> Result<Sum, Problem> {
+        let files = sources.sum(&profile.file)?;
         Ok(Sha256::new().chain_update(&self.common).chain_update(files).finalize().into())
     }
 
@@ -494,6 +514,21 @@ impl Loader {
 
 /// How often a compile is begun anew because its files changed meanwhile.
 const ATTEMPTS: usize = 3;
+
+/// A profile whose file nobody else can change.
+struct Trusted {
+    /// As it was named: its locks are there.
+    given: Profile,
+    /// With its file where that is once links are followed, which they are once.
+    found: Profile,
+}
+
+impl Trusted {
+    fn of(profile: &Profile) -> Result<Self, Problem> {
+        let file = trust::file(&profile.file)?;
+        Ok(Self { given: profile.clone(), found: Profile { name: profile.name, file } })
+    }
+}
 
 /// A profile of a set, compiled.
 struct Ready {

@@ -8,10 +8,6 @@ use crate::error::Error;
 /// Where Linux has them.
 pub const DIRECTORY: &str = "/sys/module/apparmor/parameters";
 
-/// The one mode as a whole in which each profile is of its own mode. The kernel goes on telling those own modes in
-/// any other.
-pub(crate) const ENFORCE: &str = "enforce";
-
 /// One of them. The kernel lets root alone read some.
 ///
 /// # Errors
@@ -22,7 +18,8 @@ pub(crate) fn read(directory: &Path, name: &str) -> Result<String, Error> {
     Ok(text.trim_end().to_owned())
 }
 
-/// AppArmor's mode as a whole: `enforce`, or that in which every profile is.
+/// AppArmor's mode as a whole: `enforce`, or that in which every profile is, though the kernel goes on telling each
+/// one's own.
 ///
 /// # Errors
 /// [`Error::Host`]: it cannot be read.

@@ -6,8 +6,9 @@ use std::io::{self, LineWriter, Write};
 use std::time::Duration;
 
 use aa_contract::record::to_line;
+use aa_contract::text::strip_os_code;
 use aa_contract::{Exit, Loaded, ProfileName};
-use aa_load::input::{self, Item};
+use aa_load::operands::{self, Item};
 use aa_load::status::{self, Found};
 use aa_load::{Cache, Error, InUse, Kernel, Loader, Locks, Options, Place, Profile};
 use aa_load::{batch, doctor, gc, parameters, remove, tasks, verify, wanted};
@@ -27,14 +28,15 @@ pub(crate) fn run(mut args: Args) -> Exit {
         None => Verb::Replace,
     };
     let mut out = Output { exit: Exit::Done, progress: Progress::new(io::stderr(), &args), closed: false };
+    if let Some(option) = args.misplaced(verb) {
+        out.usage(&format!("{option} does not go with {}", verb.name()));
+        return out.exit;
+    }
+    if !args.operands.is_empty() && matches!(verb, Verb::Gc | Verb::Doctor) {
+        out.usage(&format!("{} is of the whole host, and takes no names", verb.name()));
+        return out.exit;
+    }
     let done = match verb {
-        // The kernel's one write for a whole set is a replacement.
-        _ if args.direct && verb != Verb::Replace => {
-            let name = verb.to_possible_value();
-            let name = name.as_ref().map_or("this", |value| value.get_name());
-            out.usage(&format!("--direct replaces what is loaded, so it does not go with {name}"));
-            Ok(())
-        }
         Verb::Add | Verb::Replace => load(&args, verb, &mut out),
         Verb::Remove => remove_all(&args, &mut out),
         Verb::Status => show_status(&args, &mut out),
@@ -91,7 +93,7 @@ impl Output {
                 self.exit = Exit::Host;
                 self.closed = true;
                 if error.kind() != io::ErrorKind::BrokenPipe {
-                    self.note(&format!("standard output: {error}"));
+                    self.note(&format!("standard output: {}", strip_os_code(&error)));
                 }
                 false
             }
@@ -156,9 +158,9 @@ fn load(args: &Args, verb: Verb, out: &mut Output) -> Result<(), Error> {
     if let Some(problem) = loader.cache_problem() {
         out.note(&format!("{}: no cache is used: {problem}", args.cache_dir.display()));
     }
-    let items = input::items(&args.operands, &args.dir);
+    let items = operands::items(&args.operands, &args.dir);
     if args.direct {
-        load_set(args, &loader, items, out)?;
+        load_set(args, &loader, items, out);
         tell_refused(args, &loader, out);
     } else {
         let work = |(place, profile): Item| {
@@ -185,12 +187,7 @@ fn tell_refused(args: &Args, loader: &Loader, out: &mut Output) {
     }
 }
 
-fn load_set(
-    args: &Args,
-    loader: &Loader,
-    items: impl Iterator<Item = Item>,
-    out: &mut Output,
-) -> Result<(), Error> {
+fn load_set(args: &Args, loader: &Loader, items: impl Iterator<Item = Item>, out: &mut Output) {
     let mut profiles: Vec<Profile> = Vec::new();
     for (place, item) in items {
         match item {
@@ -200,22 +197,24 @@ fn load_set(
             }
         }
     }
-    for (profile, result) in profiles.iter().zip(loader.replace_direct(&profiles, jobs(args))?) {
+    for (profile, result) in profiles.iter().zip(loader.replace_direct(&profiles, jobs(args))) {
         if !out.result(&Place::Profile(profile.name), result) {
             break;
         }
     }
-    Ok(())
 }
 
 fn remove_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let kernel = Kernel::open(&args.securityfs)?;
     let in_use = if args.force { InUse::Force } else { InUse::Refuse };
     let cache = if args.no_cache || args.dry_run { None } else { Cache::open(&args.cache_dir).ok() };
-    for (place, item) in input::items(&args.operands, &args.dir) {
+    for (place, item) in operands::items(&args.operands, &args.dir) {
         let result = item.and_then(|profile| {
-            let _locks =
-                if args.dry_run { Locks::default() } else { Locks::take([&profile], cache.as_ref())? };
+            let _locks = if args.dry_run {
+                Locks::default()
+            } else {
+                Locks::to_remove(&profile, &args.dir, cache.as_ref())?
+            };
             remove(&kernel, &args.proc, profile.name, in_use, args.dry_run)
         });
         if !out.result(&place, result) {
@@ -230,7 +229,7 @@ fn names(args: &Args, out: &mut Output) -> BTreeSet<ProfileName> {
     let mut names = BTreeSet::new();
     for operand in &args.operands {
         if operand == "-" || operand.parse::<ProfileName>().is_err() {
-            for (place, item) in input::items(std::slice::from_ref(operand), &args.dir) {
+            for (place, item) in operands::items(std::slice::from_ref(operand), &args.dir) {
                 match item {
                     Ok(profile) => {
                         names.insert(profile.name);
@@ -257,7 +256,7 @@ fn find(args: &Args, kernel: &Kernel) -> Result<Found, Error> {
         };
         (loaded, tasks)
     });
-    Ok(Found { wanted: None, on_disk, grants, loaded: loaded?, tasks: tasks?, mode: None })
+    Ok(Found { on_disk, grants, loaded: loaded?, tasks: tasks?, ..Found::default() })
 }
 
 fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
@@ -267,8 +266,11 @@ fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
     }
     let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
     match wanted::read(&args.definitions) {
-        Ok(wanted) => found.wanted = Some(wanted),
-        Err(error) => out.note(&format!("definitions are not known: {error}")),
+        Ok(wanted) => {
+            found.running = wanted.processes(&args.proc)?;
+            found.wanted = Some(wanted);
+        }
+        Err(error) => out.note(&format!("cannot tell which guests are wanted: {error}")),
     }
     found.mode = parameters::mode(&args.parameters).ok();
     let rows = status::rows(&found, &only);
@@ -289,7 +291,7 @@ fn show_status(args: &Args, out: &mut Output) -> Result<(), Error> {
 fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
     let mut names = names(args, out);
     let mut found = find(args, &Kernel::open(&args.securityfs)?)?;
-    found.wanted = Some(wanted::read_what_is_there(&args.definitions)?);
+    found.running = wanted::read_what_is_there(&args.definitions)?.processes(&args.proc)?;
     found.mode = Some(parameters::mode(&args.parameters)?);
     let running = verify::Running::look(&args.proc)?;
     if args.operands.is_empty() {
@@ -306,74 +308,55 @@ fn verify_all(args: &Args, out: &mut Output) -> Result<(), Error> {
 }
 
 fn collect(args: &Args, out: &mut Output) -> Result<(), Error> {
-    if !args.operands.is_empty() {
-        out.usage("gc takes no names: it removes what no definition and no process needs");
-        return Ok(());
-    }
     let kernel = Kernel::open(&args.securityfs)?;
     let open = if args.dry_run { Cache::look } else { Cache::open };
     let cache = if args.no_cache { None } else { open(&args.cache_dir).ok() };
-    let min_age = Duration::from_secs(args.min_age);
-    let places = gc::Places { kernel: &kernel, directory: &args.dir, cache: cache.as_ref(), min_age };
-    let look = || -> Result<_, Error> {
-        let wanted = wanted::read(&args.definitions)?;
-        let (loaded, tasks) = (kernel.list()?, tasks::in_use(&kernel, &args.proc)?);
-        let found = Found { loaded, tasks, ..Found::default() };
-        Ok((gc::plan(&found, &wanted, &places)?, found, wanted))
+    let sweep = gc::Sweep {
+        kernel: &kernel,
+        proc: &args.proc,
+        definitions: &args.definitions,
+        directory: &args.dir,
+        cache: cache.as_ref(),
+        min_age: args.min_age.map_or(gc::MIN_AGE, Duration::from_secs),
     };
-    let (mut garbage, mut found, mut wanted) = look()?;
-    let of = |name| Profile { name, file: args.dir.join(name.to_string()) };
-    let locked: Vec<Profile> = garbage.iter().map(|item| of(item.profile)).collect();
-    let cache = cache.as_ref().filter(|_| !args.dry_run);
-    let mut locks = Locks::default();
-    if !locked.is_empty() && !args.dry_run {
-        locks = Locks::take(&locked, cache)?;
-        // What was written or loaded since stays; nothing more is written or loaded from here on.
-        (garbage, found, wanted) = look()?;
-        garbage.retain(|item| locked.iter().any(|profile| profile.name == item.profile));
-    }
-    for item in &garbage {
-        if !collect_one(args, &kernel, item, out) {
+    let needed = sweep.needed()?;
+    for garbage in sweep.plan(&needed)? {
+        let gone = if args.dry_run { Ok(garbage.would_be_gone()) } else { sweep.remove(&garbage) };
+        if !tell_gone(args, &Place::Profile(garbage.profile), gone, out) {
             return Ok(());
         }
     }
-    drop(locks);
-    if let Some(cache) = cache {
-        gc::forget(cache, &found, &wanted, min_age);
+    if !args.dry_run {
+        sweep.forget(&needed);
     }
     Ok(())
 }
 
-/// Removes what one guest has left behind. Says whether to go on.
-fn collect_one(args: &Args, kernel: &Kernel, item: &gc::Garbage, out: &mut Output) -> bool {
-    let place = Place::Profile(item.profile);
-    if item.in_kernel {
-        let result = remove(kernel, &args.proc, item.profile, InUse::Refuse, args.dry_run);
-        let gone = result.is_ok();
-        if !out.result(&place, result) || !gone {
-            return !out.closed;
-        }
-    }
-    for file in &item.files {
+/// Says what became of one guest's garbage, and whether to go on.
+fn tell_gone(args: &Args, place: &Place, gone: Result<gc::Gone, Error>, out: &mut Output) -> bool {
+    let gone = match gone {
+        Ok(gone) => gone,
+        Err(error) => return out.result(place, Err(error)),
+    };
+    let go_on = gone.removed.is_none_or(|removed| out.result(place, Ok(removed)));
+    for file in &gone.files {
         let verb = if args.dry_run { "would remove" } else { "removes" };
         out.note(&format!("{place}{verb} {}", file.display()));
     }
-    if !args.dry_run
-        && let Err(error) = gc::remove_files(item)
-    {
-        out.error(&place, &error);
+    if let Some(error) = &gone.error {
+        out.error(place, error);
     }
-    true
+    go_on
 }
 
 fn examine(args: &Args, out: &mut Output) {
     let path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect());
-    let places = doctor::Places {
+    let paths = doctor::Paths {
         parameters: args.parameters.clone(),
-        path: path.unwrap_or_default(),
-        directory: args.dir.clone(),
+        search: path.unwrap_or_default(),
+        profiles: args.dir.clone(),
     };
-    let report = doctor::examine(&options(args), &places);
+    let report = doctor::examine(&options(args), &paths);
     out.data(|mut out| {
         if args.json {
             serde_json::to_writer(&mut out, &report)?;

@@ -5,14 +5,13 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use aa_contract::record::parse_line;
 use aa_contract::text::Printable;
 use aa_contract::{Grant, ProfileName, Target};
+use aa_render::grants;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::kernel::InKernel;
-use crate::parameters;
+use crate::kernel::{InKernel, enforces};
 use crate::tasks::Task;
 use crate::wanted::Wanted;
 
@@ -29,6 +28,8 @@ pub struct Found {
     pub loaded: BTreeMap<ProfileName, InKernel>,
     /// The threads that carry each profile.
     pub tasks: BTreeMap<ProfileName, Vec<Task>>,
+    /// The processes of each running guest that must carry its label ([`Wanted::processes`]).
+    pub running: BTreeMap<ProfileName, Vec<u32>>,
     /// AppArmor's mode as a whole; absent if it cannot be read.
     pub mode: Option<String>,
 }
@@ -76,17 +77,16 @@ pub struct Process {
 pub struct Grants {
     /// The lines that are grants.
     pub read: Vec<Grant>,
-    /// Whether all of it could be read.
+    /// Whether all of it could be read, as aa-render would.
     pub whole: bool,
 }
 
 impl Grants {
     fn read(path: &Path) -> Self {
         let Ok(text) = fs::read_to_string(path) else { return Self::default() };
-        let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-        let found: Vec<_> = lines.map(parse_line).collect();
-        let whole = found.iter().all(Result::is_ok);
-        Self { read: found.into_iter().flatten().collect(), whole }
+        let whole = grants::parse(&text, path).is_ok();
+        let read = text.lines().filter_map(|line| grants::parse(line, path).ok()).flatten().collect();
+        Self { read, whole }
     }
 }
 
@@ -140,18 +140,16 @@ fn row(found: &Found, name: ProfileName) -> Row {
     }
     let wanted = found.wanted.as_ref().map(|wanted| wanted.profiles.contains(&name));
     let on_disk = found.on_disk.contains(&name);
-    let running = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
+    let running = found.running.get(&name);
+    let carries = |pid: &u32| tasks.iter().any(|task| task.pid == *pid && task.is_under(name));
     let grants = found.grants.get(&name);
     let drift = [
         (grants.is_some_and(|grants| !grants.whole), "its file of temporary grants cannot be read"),
         (loaded.is_none() && !processes.is_empty(), "a process carries it, the kernel no longer holds it"),
         (running.is_some() && loaded.is_none(), "the guest runs, the profile is not in the kernel"),
+        (running.is_some_and(|pids| !pids.iter().all(carries)), "the guest's process does not carry it"),
         (
-            running.is_some_and(|pid| !tasks.iter().any(|task| task.pid == *pid && task.is_under(name))),
-            "the guest's process does not carry it",
-        ),
-        (
-            loaded.is_some() && found.mode.as_ref().is_some_and(|mode| mode != parameters::ENFORCE),
+            loaded.is_some() && found.mode.as_ref().is_some_and(|mode| !enforces(mode)),
             "AppArmor as a whole does not enforce",
         ),
         (loaded.is_some() && !on_disk, "in the kernel, no file"),
@@ -234,13 +232,14 @@ mod tests {
         let grants_file = disk.join(format!("{NAME}.grants"));
         let grant =
             |path| format!(r#"{{"version":1,"rule":{{"path":"{path}","access":"rw"}},"reason":"nightly"}}"#);
-        fs::write(&grants_file, format!("# by hand\n{}\n\n{}\n", grant("/srv/a"), grant("/srv/b"))).unwrap();
+        fs::write(&grants_file, format!("{}\n{}\n", grant("/srv/a"), grant("/srv/b"))).unwrap();
         let proc = root.path().join("proc");
         crate::tasks::tests::put(&proc, 5, 5, &format!("{NAME} (complain)"));
         crate::tasks::tests::put(&proc, 5, 6, &format!("{NAME} (complain)"));
         let (on_disk, grants) = on_disk(&disk).unwrap();
         let mut found = Found {
-            wanted: Some(Wanted { profiles: [name].into(), running: [(name, 5)].into() }),
+            wanted: Some(Wanted { profiles: [name].into(), ..Wanted::default() }),
+            running: [(name, vec![5])].into(),
             on_disk,
             grants,
             loaded: kernel.list().unwrap(),
@@ -257,12 +256,21 @@ mod tests {
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("complain    2       5\n    + /srv/a rw: nightly"), "{text}");
         assert!(text.contains("    + /srv/b rw: nightly"), "{text}");
-        fs::write(&grants_file, format!("{}\nrubbish\n", grant("/srv/a"))).unwrap();
-        found.grants = self::on_disk(&disk).unwrap().1;
-        let row = rows(&found, &all).remove(0);
-        assert_eq!((row.grants.len(), row.drift), (1, vec!["its file of temporary grants cannot be read"]));
+        // What aa-render takes for none, here too.
+        let denial = grant("/srv/b").replace("\"access\"", "\"deny\":true,\"access\"");
+        for other in ["rubbish", "# by hand", "", &denial] {
+            fs::write(&grants_file, format!("{}\n{other}\n", grant("/srv/a"))).unwrap();
+            found.grants = self::on_disk(&disk).unwrap().1;
+            let row = rows(&found, &all).remove(0);
+            let told = vec!["its file of temporary grants cannot be read"];
+            assert_eq!((row.grants.len(), row.drift), (1, told), "{other}");
+        }
         found.mode = Some("complain".to_owned());
-        assert!(rows(&found, &all)[0].drift.contains(&"AppArmor as a whole does not enforce"));
+        let is_told =
+            |found: &Found| rows(found, &all)[0].drift.contains(&"AppArmor as a whole does not enforce");
+        assert!(is_told(&found));
+        found.mode = Some("kill".to_owned());
+        assert!(!is_told(&found));
         // Who may not read it is told nothing.
         found.mode = None;
         found.grants.clear();
@@ -270,6 +278,15 @@ mod tests {
         found.on_disk.clear();
         let row = rows(&found, &all).remove(0);
         assert_eq!(row.drift, ["the guest's process does not carry it", "in the kernel, no file"]);
+        // Each of a container's processes.
+        found.tasks = crate::tasks::scan(&kernel, &proc).unwrap();
+        for (pids, is_told) in [(vec![5], false), (vec![5, 9], true)] {
+            found.running = [(name, pids)].into();
+            let drift = rows(&found, &all).remove(0).drift;
+            assert_eq!(drift.contains(&"the guest's process does not carry it"), is_told, "{drift:?}");
+        }
+        found.running.clear();
+        found.tasks.clear();
         found.wanted = Some(Wanted::default());
         assert!(rows(&found, &all)[0].drift.contains(&"no definition needs it"));
     }

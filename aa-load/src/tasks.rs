@@ -1,10 +1,11 @@
 //! Which processes carry a guest's label, from `/proc/PID/task/TID/attr`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -84,17 +85,20 @@ pub fn scan(kernel: &Kernel, proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Ta
 /// Every thread that would be unconfined if the profile went: who carries it, and each aa-confine that is about to
 /// execute something under it. The kernel tells nobody what another process has asked for at its next exec, and that
 /// becomes `unconfined` with the profile; so the command line is believed. Whoever writes one could as well enter the
-/// profile.
+/// profile. Not believed is that of who waits for this very call: aa-confine starts nothing beside itself, so a process
+/// with others below it is none, but may be what runs one and then aa-load (`with-guest aa-confine --uuid …`).
 ///
 /// # Errors
 /// As [`scan`].
 pub fn in_use(kernel: &Kernel, proc: &Path) -> Result<BTreeMap<ProfileName, Vec<Task>>, Error> {
     // Before the labels: who executes between the two looks carries one by the second.
     let mut found: BTreeMap<ProfileName, Vec<Task>> = BTreeMap::new();
+    let waiting = this_and_above(proc)?;
     for process in command_lines(proc)? {
         let (Process { pid, directory }, line) = process?;
         if let Some(target) = target(&line)
             && let Some(name) = of_profile(&target)
+            && !waiting.contains(&pid)
         {
             let path = directory.join(format!("task/{pid}"));
             found.entry(name).or_default().push(task(pid, pid, &path, &target));
@@ -143,20 +147,24 @@ pub(crate) fn command_lines(
 ) -> Result<impl Iterator<Item = Result<(Process, Vec<u8>), Error>>, Error> {
     Ok(processes(proc)?.filter_map(|process| {
         let read = |process: Process| {
-            let path = process.directory.join("cmdline");
-            let mut line = Vec::new();
-            let length =
-                fs::File::open(&path).and_then(|file| file.take(LONGEST_LINE).read_to_end(&mut line));
-            let line = unless_gone(length.map(|_| line)).map_err(Error::host(&path))?;
+            let line = command_line(&process.directory)?;
             Ok(line.map(|line| (process, line)))
         };
         process.and_then(read).transpose()
     }))
 }
 
+/// A process's command line; `None` if it ended.
+pub(crate) fn command_line(process: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let path = process.join("cmdline");
+    let mut line = Vec::new();
+    let length = fs::File::open(&path).and_then(|file| file.take(LONGEST_LINE).read_to_end(&mut line));
+    unless_gone(length.map(|_| line)).map_err(Error::host(&path))
+}
+
 /// The words of a command line.
-pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = String> {
-    line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned())
+pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == 0)
 }
 
 /// The guest into whose profile a command line goes by aa-confine.
@@ -166,17 +174,17 @@ pub(crate) fn enters(line: &[u8]) -> Option<ProfileName> {
 
 /// The profile in full into which a command line goes by aa-confine, itself or behind others (`setpriv … aa-confine …`).
 fn target(line: &[u8]) -> Option<String> {
-    let is_program = |word: &String| Path::new(word).file_name() == Some(OsStr::new("aa-confine"));
+    let is_program =
+        |word: &[u8]| Path::new(OsStr::from_bytes(word)).file_name() == Some(OsStr::new("aa-confine"));
     let mut options =
-        words(line).skip_while(|word| !is_program(word)).skip(1).take_while(|word| word != "--");
+        words(line).skip_while(|word| !is_program(word)).skip(1).take_while(|word| *word != b"--");
     while let Some(word) = options.next() {
-        let (option, value) = match word.split_once('=') {
-            Some((option, value)) => (option, Some(value.to_owned())),
-            None => (word.as_str(), None),
-        };
+        let mut parts = word.splitn(2, |byte| *byte == b'=');
+        let option = parts.next()?;
+        let mut value = || parts.next().or_else(|| options.next());
         match option {
-            "--uuid" => return Some(of_uuid(&value.or_else(|| options.next())?)?.to_string()),
-            "--profile" => return value.or_else(|| options.next()),
+            b"--uuid" => return Some(of_uuid(value()?)?.to_string()),
+            b"--profile" => return value().map(|name| String::from_utf8_lossy(name).into_owned()),
             _ => {}
         }
     }
@@ -184,8 +192,8 @@ fn target(line: &[u8]) -> Option<String> {
 }
 
 /// The profile of the guest with this UUID, however that is spelt.
-pub(crate) fn of_uuid(uuid: &str) -> Option<ProfileName> {
-    format!("libvirt-{}", uuid.to_lowercase()).parse().ok()
+pub(crate) fn of_uuid(uuid: &[u8]) -> Option<ProfileName> {
+    format!("libvirt-{}", std::str::from_utf8(uuid).ok()?.to_lowercase()).parse().ok()
 }
 
 /// The guest's profile that a full name belongs to: itself, or its parent.
@@ -281,11 +289,56 @@ fn is_group(gid: u32) -> bool {
 fn may_trace_all(proc: &Path) -> io::Result<bool> {
     const CAP_SYS_PTRACE: u32 = 19;
     let status = read(&proc.join("self/status"))?.unwrap_or_default();
-    let capable = status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
+    let capable = field(&status, "CapEff:")
+        .and_then(|set| u64::from_str_radix(set, 16).ok())
         .is_some_and(|set| set >> CAP_SYS_PTRACE & 1 == 1);
     Ok(capable && read_label(&proc.join("thread-self"))?.is_none_or(|label| label == "unconfined"))
+}
+
+/// The children of some processes.
+///
+/// # Errors
+/// [`Error::Host`]: `/proc` or a process's status in it cannot be read.
+pub(crate) fn children(proc: &Path, parents: &BTreeSet<u32>) -> Result<BTreeMap<u32, Vec<u32>>, Error> {
+    let mut found: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    if parents.is_empty() {
+        return Ok(found);
+    }
+    for process in processes(proc)? {
+        let Process { pid, directory } = process?;
+        if let Some(parent) = parent(&directory)?.filter(|parent| parents.contains(parent)) {
+            found.entry(parent).or_default().push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// This process, its parent, and so on, as far as this procfs has them.
+fn this_and_above(proc: &Path) -> Result<BTreeSet<u32>, Error> {
+    let mut found = BTreeSet::new();
+    let mut next = fs::read_link(proc.join("self")).ok().and_then(|link| number(link.as_os_str()));
+    while let Some(pid) = next
+        && found.insert(pid)
+    {
+        next = parent(&proc.join(pid.to_string()))?;
+    }
+    Ok(found)
+}
+
+/// Who a process's parent is; `None` if the process ended.
+fn parent(process: &Path) -> Result<Option<u32>, Error> {
+    Ok(status(process)?.and_then(|status| field(&status, "PPid:")?.parse().ok()))
+}
+
+/// What the kernel tells of a process, a field a line; `None` if it ended.
+pub(crate) fn status(process: &Path) -> Result<Option<String>, Error> {
+    let path = process.join("status");
+    read(&path).map_err(Error::host(&path))
+}
+
+/// A line of a process's `status`. Nobody's name in it is another line: the kernel writes a line's end as `\n`.
+pub(crate) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 pub(crate) fn number(name: &OsStr) -> Option<u32> {
@@ -325,8 +378,8 @@ fn read_label(task: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// A label and its mode: `a//&b (enforce)`.
-fn split(text: &str) -> (&str, &str) {
+/// A label, or a profile's name, and its mode: `a//&b (enforce)`.
+pub(crate) fn split(text: &str) -> (&str, &str) {
     text.strip_suffix(')').and_then(|text| text.rsplit_once(" (")).unwrap_or((text, ""))
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use aa_render::store::group_may_write;
+use nix::errno::Errno;
 
 use crate::error::Error;
 
@@ -27,14 +28,23 @@ impl Problem {
         Self { path: path.to_owned(), source: io::Error::new(io::ErrorKind::PermissionDenied, problem) }
     }
 
-    fn of(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    /// That the system said so of a path, for `map_err`.
+    pub(crate) fn of(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self { path: path.to_owned(), source }
+    }
+
+    /// Whether the system failed, and not the path: it is there, or may be, and could not be looked at.
+    pub(crate) fn is_the_hosts(&self) -> bool {
+        let of_the_path = [Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP];
+        self.source.raw_os_error().is_some_and(|error| !of_the_path.contains(&Errno::from_raw(error)))
     }
 }
 
 impl From<Problem> for Error {
-    fn from(Problem { path, source }: Problem) -> Self {
-        Self::Read { path, source }
+    fn from(problem: Problem) -> Self {
+        let is_the_hosts = problem.is_the_hosts();
+        let Problem { path, source } = problem;
+        if is_the_hosts { Self::Host { path, source } } else { Self::Read { path, source } }
     }
 }
 
@@ -163,6 +173,7 @@ fn others_may_write(metadata: &Metadata, is_kept: bool) -> Option<&'static str> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aa_contract::Exit;
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -210,6 +221,18 @@ mod tests {
         symlink("circle", at("own/circle")).unwrap();
         for name in ["own/circle", "own/deep", "own/none"] {
             assert!(file(&at(name)).is_err(), "{name}");
+        }
+        // None of these is the host's failure.
+        for (error, is_the_hosts) in
+            [(2, false), (20, false), (40, false), (5, true), (13, true), (12, true), (36, true)]
+        {
+            let problem = Problem { path: PathBuf::new(), source: io::Error::from_raw_os_error(error) };
+            assert_eq!(problem.is_the_hosts(), is_the_hosts, "{error}");
+            let exit = Error::from(problem).exit();
+            assert_eq!(exit, if is_the_hosts { Exit::Host } else { Exit::Refused }, "{error}");
+        }
+        for name in ["own/circle", "own/none", "own/deep/file/x", "open/file"] {
+            assert!(!file(&at(name)).unwrap_err().is_the_hosts(), "{name}");
         }
         assert!(place(&at("own/deep")).is_ok() && directory(&at("own/deep")).is_ok());
         assert!(directory(&own).is_err() && directory(&at("open")).is_err());

@@ -1,5 +1,6 @@
 //! Whether guests are confined as they should be.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
@@ -10,7 +11,7 @@ use std::path::Path;
 use aa_contract::{Loaded, Mode, ProfileName};
 
 use crate::error::Error;
-use crate::parameters;
+use crate::kernel::enforces;
 use crate::status::Found;
 use crate::tasks::{self, Process, Task, command_lines, enters, of_uuid, processes, threads, words};
 
@@ -74,33 +75,44 @@ pub fn hypervisors(proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error
     let mut found: BTreeMap<ProfileName, Vec<u32>> = BTreeMap::new();
     for process in command_lines(proc)? {
         let (Process { pid, directory }, line) = process?;
-        let mut words = words(&line);
-        let mut names: Vec<ProfileName> = Vec::new();
-        while let Some(word) = words.next() {
-            if word == "-uuid" || word == "--uuid" && !is_another_program(&directory) {
-                names.extend(words.next().as_deref().and_then(of_uuid));
-            }
+        let mut names = named(&line, &directory);
+        if names.is_empty() || !is_of_a_service(&directory)? {
+            continue;
         }
-        names.retain(|name| enters(&line) != Some(*name));
-        if !names.is_empty() && is_of_a_service(&directory)? {
-            for name in names {
-                found.entry(name).or_default().push(pid);
-            }
+        if let Some(entered) = enters(&line) {
+            names.remove(&entered);
+        }
+        for name in names {
+            found.entry(name).or_default().push(pid);
         }
     }
     Ok(found)
 }
 
+/// The guests whose UUIDs stand behind `-uuid` on a process's command line, which may be of any length and anybody's.
+fn named(line: &[u8], process: &Path) -> BTreeSet<ProfileName> {
+    let is_qemus = LazyCell::new(|| !is_another_program(process));
+    let mut words = words(line);
+    let mut names = BTreeSet::new();
+    while let Some(word) = words.next() {
+        if word == b"-uuid" || word == b"--uuid" && *is_qemus {
+            names.extend(words.next().and_then(of_uuid));
+        }
+    }
+    names
+}
+
 /// Whether no ordinary user has started a process; not so if it ended. What cannot be asked is no proof of that.
 fn is_of_a_service(process: &Path) -> Result<bool, Error> {
-    let path = process.join("status");
-    let Some(status) = tasks::read(&path).map_err(Error::host(&path))? else { return Ok(false) };
+    let Some(status) = tasks::status(process)? else { return Ok(false) };
     // The real user: a set-user-ID program has another effective one. Some take that for their real one too, as sudo
     // does while it waits for a password.
-    let user =
-        status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
     let is_set_user_id = fs::metadata(process.join("exe")).is_ok_and(|program| program.mode() & 0o4000 != 0);
-    Ok(!is_set_user_id && user.is_none_or(|user| !is_ordinary(user)))
+    Ok(!is_set_user_id && real_user(&status).is_none_or(|user| !is_ordinary(user)))
+}
+
+fn real_user(status: &str) -> Option<u32> {
+    tasks::field(status, "Uid:")?.split_whitespace().next()?.parse().ok()
 }
 
 /// Whether a process executes what is not called as QEMU's programs are. What may not be asked is no proof of that.
@@ -120,10 +132,8 @@ fn is_ordinary(user: u32) -> bool {
 
 /// Every guest that there is anything of: a file, a loaded profile, a process.
 pub fn all(found: &Found, running: &Running) -> BTreeSet<ProfileName> {
-    let known = found.wanted.iter().flat_map(|wanted| wanted.running.keys());
-    let names =
-        found.on_disk.iter().chain(found.loaded.keys()).chain(running.hypervisors.keys()).chain(known);
-    names.copied().collect()
+    let names = found.on_disk.iter().chain(found.loaded.keys()).chain(found.running.keys());
+    names.chain(running.hypervisors.keys()).copied().collect()
 }
 
 /// Checks one guest: the profile is loaded, in enforce mode, as AppArmor is as a whole, and so is every process that is
@@ -136,7 +146,7 @@ pub fn all(found: &Found, running: &Running) -> BTreeSet<ProfileName> {
 pub fn verify(name: ProfileName, found: &Found, running: &Running, proc: &Path) -> Result<Loaded, Error> {
     let held = found.loaded.get(&name).ok_or(Error::NotLoaded)?;
     let mode = found.mode.as_deref().unwrap_or("not known");
-    if mode != parameters::ENFORCE {
+    if !enforces(mode) {
         return Err(Error::Unverified(format!("AppArmor as a whole is in mode {mode}, not enforce")));
     }
     if !matches!(held.entry.record_mode(), Ok(Mode::Enforce)) {
@@ -146,9 +156,9 @@ pub fn verify(name: ProfileName, found: &Found, running: &Running, proc: &Path) 
     for task in tasks.filter(|task| task.is_under(name)) {
         check_mode(task)?;
     }
-    let main = found.wanted.as_ref().and_then(|wanted| wanted.running.get(&name));
+    let main = found.running.get(&name).map(Vec::as_slice).unwrap_or_default();
     let hypervisors = running.hypervisors.get(&name).into_iter().flatten();
-    let known: BTreeSet<u32> = main.into_iter().chain(hypervisors).copied().collect();
+    let known: BTreeSet<u32> = main.iter().chain(hypervisors).copied().collect();
     for pid in &known {
         // Looked at again: a thread may have started since the scan.
         for (tid, path) in threads(&proc.join(pid.to_string()))? {
@@ -161,7 +171,7 @@ pub fn verify(name: ProfileName, found: &Found, running: &Running, proc: &Path) 
             }
         }
     }
-    if let Some(main) = main {
+    for main in main {
         let beside = running.beside(&proc.join(main.to_string()))?.iter();
         for pid in beside.filter(|pid| !known.contains(pid)) {
             check_helper(*pid, &proc.join(pid.to_string()), name)?;
@@ -172,6 +182,18 @@ pub fn verify(name: ProfileName, found: &Found, running: &Running, proc: &Path) 
 
 /// What libvirt starts for a guest without the guest's label: their tasks are the host's.
 const NOT_LABELLED: [&str; 3] = ["qemu-pr-helper", "vhost-user-gpu", "virtiofsd"];
+
+/// Whether a process is a virtiofsd or vhost-user-gpu, which a definition may name by any path (`<binary>`): libvirt
+/// starts both as root and hands each its socket as `--fd=N`. The guest's QEMU, and all that libvirt runs with a label,
+/// have an account of their own, and none of them can become root's.
+fn is_vhost_user(process: &Path) -> Result<bool, Error> {
+    let is_socket = |word: &[u8]| {
+        word.strip_prefix(b"--fd=").is_some_and(|fd| !fd.is_empty() && fd.iter().all(u8::is_ascii_digit))
+    };
+    let line = tasks::command_line(process)?.unwrap_or_default();
+    let status = tasks::status(process)?.unwrap_or_default();
+    Ok(words(&line).any(is_socket) && real_user(&status) == Some(0))
+}
 
 /// That a process beside a guest's is confined: by the guest's profile, or by that of its own program, which some
 /// distributions have for swtpm and passt.
@@ -188,6 +210,9 @@ fn check_helper(pid: u32, process: &Path, name: ProfileName) -> Result<(), Error
         }
         // Whatever it executes, its label tells.
         Err(_) => {}
+    }
+    if is_vhost_user(process)? {
+        return Ok(());
     }
     for (tid, path) in threads(process)? {
         match tasks::look(pid, tid, &path)? {
@@ -217,14 +242,13 @@ fn check_mode(task: &Task) -> Result<(), Error> {
 }
 
 fn is_enforced(task: &Task) -> bool {
-    matches!(task.mode.as_str(), "enforce" | "kill" | "mixed")
+    enforces(&task.mode) || task.mode == "mixed"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::tests::{NAME, put, tree};
-    use crate::wanted::Wanted;
 
     /// Gives a process a command line and a real user.
     fn call(proc: &Path, pid: u32, line: &str, user: u32) {
@@ -331,7 +355,9 @@ mod tests {
             verify(NAME.parse().unwrap(), &found, &Running::default(), root.path()).is_ok()
         };
         assert!(check(Some("enforce")));
-        for mode in [Some("complain"), Some("kill"), Some("unconfined"), Some(""), None] {
+        // It enforces, and ends the process besides.
+        assert!(check(Some("kill")));
+        for mode in [Some("complain"), Some("unconfined"), Some(""), None] {
             assert!(!check(mode), "{mode:?}");
         }
     }
@@ -353,12 +379,11 @@ mod tests {
             }
         };
         let check = || {
-            let wanted = Wanted { running: [(name, 9)].into(), ..Wanted::default() };
             let found = Found {
                 loaded: kernel.list().unwrap(),
                 tasks: tasks::scan(&kernel, &proc).unwrap(),
                 mode: Some("enforce".to_owned()),
-                wanted: Some(wanted),
+                running: [(name, vec![9])].into(),
                 ..Found::default()
             };
             verify(name, &found, &Running::look(&proc).unwrap(), &proc).map_err(|error| error.to_string())
@@ -392,6 +417,18 @@ mod tests {
                 start(10, program, &other, "unconfined");
                 assert_eq!(check().map(|_| ()), Ok(()), "{program} {other}");
             }
+            // A virtiofsd that is called otherwise; and what only says that it is one, or is another helper of root's.
+            for (line, user, is_passed) in [
+                ("/opt/fsd-1.2 --fd=27 -o source=/srv", 0, true),
+                ("/bin/sh /opt/fsd-wrapper --fd=27", 0, true),
+                ("/opt/fsd-1.2 --fd=27 -o source=/srv", 64055, false),
+                ("/opt/fsd-1.2 --fd=x --fd= --fd", 0, false),
+                ("/usr/bin/swtpm socket --ctrl type=unixio", 0, false),
+            ] {
+                start(10, "/opt/fsd-1.2", group, "unconfined");
+                call(&proc, 10, line, user);
+                assert_eq!(check().is_ok(), is_passed, "{line} {user}");
+            }
             fs::remove_dir_all(proc.join("10")).unwrap();
         }
         // Without a group of the guest's own, as where libvirt makes none, others in it are none of its.
@@ -400,6 +437,25 @@ mod tests {
             start(pid, "/usr/bin/x", "/system.slice/libvirtd.service", label);
         }
         assert!(check().is_ok());
+    }
+
+    /// As long as an exec takes it, with another guest in each pair of words: a look at all of the line for each of them
+    /// would take hours.
+    #[test]
+    fn a_command_line_with_a_guest_in_every_word_is_read_once() {
+        let proc = tempfile::tempdir().unwrap();
+        let mut line = format!("aa-confine --uuid {} --", uuid());
+        for number in 0.. {
+            line += &uuid().replacen("a22e3930", &format!(" --uuid {number:08x}"), 1);
+            if line.len() > 6 << 20 {
+                break;
+            }
+        }
+        call(proc.path(), 9, &line, 1000);
+        assert!(hypervisors(proc.path()).unwrap().is_empty(), "an ordinary user's");
+        call(proc.path(), 9, &line, 0);
+        let found = hypervisors(proc.path()).unwrap();
+        assert!(found.len() > 140_000 && !found.contains_key(&NAME.parse().unwrap()));
     }
 
     #[test]

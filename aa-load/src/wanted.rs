@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use aa_contract::{ProfileName, Uuid};
 
 use crate::error::Error;
+use crate::tasks;
 
 /// Where guests are defined: by libvirt, and for `aa-svirt-guest@.service`. One of the two must be there.
 const DEFINED: [&str; 2] = [LIBVIRT, "/etc/aa-svirt/guests"];
@@ -26,8 +27,31 @@ const LARGEST: u64 = 16 << 20;
 pub struct Wanted {
     /// Every UUID found, as its profile.
     pub profiles: BTreeSet<ProfileName>,
-    /// The main process of each guest that libvirt has running, from the files of its state.
-    pub running: BTreeMap<ProfileName, u32>,
+    /// The process that libvirt knows each running guest by, from the files of its state.
+    pub running: BTreeMap<ProfileName, Known>,
+}
+
+/// The process that libvirt knows a running guest by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Its number.
+    pub pid: u32,
+    /// Whether it is the controller of a container (`libvirt_lxc`), which starts that and itself stays outside of it.
+    pub is_controller: bool,
+}
+
+impl Wanted {
+    /// The processes of each running guest that must carry its label: QEMU; of a container the children of its controller,
+    /// or that itself as long as it has none, since a container without a process is not one that is confined.
+    ///
+    /// # Errors
+    /// [`Error::Host`]: `/proc` cannot be read.
+    pub fn processes(&self, proc: &Path) -> Result<BTreeMap<ProfileName, Vec<u32>>, Error> {
+        let controllers = self.running.values().filter(|known| known.is_controller).map(|known| known.pid);
+        let mut children = tasks::children(proc, &controllers.collect())?;
+        let mut of = |known: &Known| children.remove(&known.pid).unwrap_or_else(|| vec![known.pid]);
+        Ok(self.running.iter().map(|(name, known)| (*name, of(known))).collect())
+    }
 }
 
 /// Reads all definitions: the files `*.xml` of each directory and, but for libvirt's own, `domain.xml` of each directory
@@ -65,18 +89,20 @@ fn look(directories: &[PathBuf]) -> Result<(Wanted, Option<Error>), Error> {
 /// What the usual places hold, and an error if there is none for definitions.
 fn read_usual(defined: [&Path; 2], more: &[&Path]) -> Result<(Wanted, Option<Error>), Error> {
     let mut wanted = Wanted::default();
-    let mut missing = |directory: &Path| match read_directory(directory, &mut wanted) {
-        Err(Error::Host { path, source }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(Some(Error::Host { path, source }))
+    let mut is_there = |directory: &Path| match read_directory(directory, &mut wanted) {
+        Err(Error::Host { path, source })
+            if path == directory && source.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(false)
         }
-        other => other.map(|()| None),
+        other => other.map(|()| true),
     };
     let [libvirts, ours] = defined;
-    let (first, second) = (missing(libvirts)?, missing(ours)?);
+    let is_known = [is_there(libvirts)?, is_there(ours)?].contains(&true);
     for directory in more {
-        missing(directory)?;
+        is_there(directory)?;
     }
-    Ok((wanted, first.filter(|_| second.is_some())))
+    Ok((wanted, (!is_known).then_some(Error::NoDefinitions(DEFINED))))
 }
 
 fn read_directory(directory: &Path, wanted: &mut Wanted) -> Result<(), Error> {
@@ -96,10 +122,10 @@ fn read_directory(directory: &Path, wanted: &mut Wanted) -> Result<(), Error> {
 
 fn add_definition(path: &Path, wanted: &mut Wanted) -> Result<(), Error> {
     match read_definition(path) {
-        Ok(Some((uuids, pid))) => {
+        Ok(Some((uuids, known))) => {
             let names: Vec<ProfileName> = uuids.into_iter().map(ProfileName::new).collect();
-            if let (Some(name), Some(pid)) = (names.first(), pid) {
-                wanted.running.insert(*name, pid);
+            if let (Some(name), Some(known)) = (names.first(), known) {
+                wanted.running.insert(*name, known);
             }
             wanted.profiles.extend(names);
             Ok(())
@@ -114,7 +140,7 @@ fn add_definition(path: &Path, wanted: &mut Wanted) -> Result<(), Error> {
 }
 
 /// UUIDs and, in a file of state, the process. `None` for a directory or the like.
-fn read_definition(path: &Path) -> io::Result<Option<(Vec<Uuid>, Option<u32>)>> {
+fn read_definition(path: &Path) -> io::Result<Option<(Vec<Uuid>, Option<Known>)>> {
     if !fs::metadata(path)?.is_file() {
         return Ok(None);
     }
@@ -128,7 +154,7 @@ fn read_definition(path: &Path) -> io::Result<Option<(Vec<Uuid>, Option<u32>)>> 
     if uuids.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the definition has no UUID"));
     }
-    Ok(Some((uuids, pid(&text))))
+    Ok(Some((uuids, known(&text))))
 }
 
 fn uuids(text: &str) -> Vec<Uuid> {
@@ -136,12 +162,19 @@ fn uuids(text: &str) -> Vec<Uuid> {
     text.split("<uuid>").skip(1).filter_map(inside).collect()
 }
 
-/// `pid` of `<domstatus state='running' reason='booted' pid='1234'>`, as libvirt's drivers write it.
-fn pid(text: &str) -> Option<u32> {
-    let (_, rest) = text.split_once("<domstatus ")?;
-    let (tag, _) = rest.split_once('>')?;
-    let (_, rest) = tag.split_once(" pid=")?;
-    rest.trim_start_matches(['\'', '"']).split(['\'', '"']).next()?.parse().ok()
+/// What `<domstatus state='running' reason='booted' pid='1234'>` and `<domain type='lxc' id='1234'>` say, as libvirt's
+/// drivers write them.
+fn known(text: &str) -> Option<Known> {
+    let pid = attribute(text, "<domstatus", "pid")?.parse().ok()?;
+    Some(Known { pid, is_controller: attribute(text, "<domain", "type") == Some("lxc") })
+}
+
+/// An attribute of the first such element.
+fn attribute<'a>(text: &'a str, element: &str, name: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("{element} "))?;
+    let (attributes, _) = rest.split_once('>')?;
+    let value = attributes.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+    value.trim_start_matches(['\'', '"']).split(['\'', '"']).next()
 }
 
 #[cfg(test)]
@@ -164,7 +197,60 @@ mod tests {
         fs::create_dir(dir.path().join("networks")).unwrap();
         let wanted = read(&[dir.path().to_owned()]).unwrap();
         assert_eq!(wanted.profiles.iter().map(ToString::to_string).collect::<Vec<_>>(), [NAME]);
-        assert_eq!(wanted.running.values().copied().collect::<Vec<_>>(), [77]);
+        let known = |is_controller| Known { pid: 77, is_controller };
+        assert_eq!(wanted.running.into_values().collect::<Vec<_>>(), [known(false)]);
+        let state = |attributes: &str| {
+            let domain = format!("<domain {attributes}><domain type='lxc'/></domain>");
+            super::known(&format!(
+                "<domstatus state='running' pid='77'><domainbackup type='lxc'/>{domain}</domstatus>"
+            ))
+        };
+        assert_eq!(state("type='lxc' id='77'"), Some(known(true)));
+        assert_eq!(state("type=\"lxc\""), Some(known(true)));
+        for other in ["type='kvm' id='1'", "id='lxc'", "subtype='lxc'"] {
+            assert_eq!(state(other), Some(known(false)), "{other}");
+        }
+        assert_eq!(super::known("<domain type='lxc'/>"), None);
+    }
+
+    #[test]
+    fn a_container_is_the_children_of_its_controller() {
+        let proc = tempfile::tempdir().unwrap();
+        let put = |pid: u32, parent: u32| {
+            fs::create_dir_all(proc.path().join(pid.to_string())).unwrap();
+            let status = format!("Name:\tPPid:\nPPid:\t{parent}\nUid:\t0\n");
+            fs::write(proc.path().join(format!("{pid}/status")), status).unwrap();
+        };
+        let [container, guest]: [ProfileName; 2] =
+            ["1", "2"].map(|n| NAME.replacen('a', n, 1).parse().unwrap());
+        let wanted = Wanted {
+            running: [
+                (container, Known { pid: 7, is_controller: true }),
+                (guest, Known { pid: 8, is_controller: false }),
+            ]
+            .into(),
+            ..Wanted::default()
+        };
+        let processes = || {
+            let mut found = wanted.processes(proc.path()).unwrap();
+            for pids in found.values_mut() {
+                pids.sort_unstable();
+            }
+            found
+        };
+        for (pid, parent) in [(7, 1), (8, 1), (20, 8), (21, 20)] {
+            put(pid, parent);
+        }
+        assert_eq!(processes(), [(container, vec![7]), (guest, vec![8])].into(), "it has none");
+        put(9, 7);
+        put(30, 9);
+        put(10, 7);
+        assert_eq!(processes(), [(container, vec![9, 10]), (guest, vec![8])].into());
+        // One that ends meanwhile is none; what cannot be read is no answer.
+        fs::remove_file(proc.path().join("9/status")).unwrap();
+        assert_eq!(processes()[&container], [10]);
+        fs::create_dir(proc.path().join("9/status")).unwrap();
+        assert!(wanted.processes(proc.path()).is_err());
     }
 
     #[test]
@@ -214,7 +300,11 @@ mod tests {
         let text = format!("<domstatus state='running' pid='7'><uuid>{uuid}</uuid></domstatus>");
         fs::write(state.join("vm.xml"), text).unwrap();
         let (wanted, missing) = usual().unwrap();
-        assert!(matches!(missing, Some(Error::Host { path, .. }) if path == libvirts));
+        let told = missing.unwrap();
+        assert_eq!(told.exit(), aa_contract::Exit::Host);
+        let text = "no definitions of guests: neither /etc/libvirt/qemu nor /etc/aa-svirt/guests is there; name a \
+                    directory with --definitions";
+        assert_eq!(told.to_string(), text);
         assert_eq!(wanted.running.len(), 1);
         for there in [&ours, &libvirts] {
             fs::create_dir(there).unwrap();

@@ -76,7 +76,7 @@ impl Turn {
     ///
     /// # Errors
     /// [`Error::Io`]: a lock could not be had, or its link not in two minutes; the directory does not exist, or cannot be
-    /// written.
+    /// written. On a full disk the byte alone is enough.
     pub fn take(directory: &Path, profiles: &BTreeSet<ProfileName>) -> Result<Self, Error> {
         let io = |name: &str, doing, source| Error::Io { path: directory.join(name), doing, source };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -86,9 +86,13 @@ impl Turn {
             .map_err(|errno| io(LOCK_FILE, "lock", errno.into()))?;
         let mut turn = Self { dir, links: Vec::new(), bytes };
         for profile in profiles {
-            let link = make_link(&turn.dir, *profile, PATIENCE)
-                .map_err(|error| io(&link_name(*profile), "lock", error))?;
-            turn.links.push(link);
+            match make_link(&turn.dir, *profile, PATIENCE) {
+                Ok(link) => turn.links.push(link),
+                // Nor can anybody else make it where the disk is full; who may lock a file waits for the byte.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {}
+                Err(error) => return Err(io(&link_name(*profile), "lock", error)),
+            }
         }
         Ok(turn)
     }

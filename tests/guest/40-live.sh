@@ -102,6 +102,25 @@ case_a_profile_that_aa_confine_is_about_to_enter_stays() {
     says "$(<label)" unconfined
 }
 
+# A script that runs a guest and then removes its profile has aa-confine on its command line.
+case_who_waits_for_a_removal_keeps_no_profile() {
+    make_guest waiting
+    printf '#!/bin/bash\n"${@:2}"\naa-load remove "$1"\n' >with-guest
+    chmod +x with-guest
+    expect 0 ./with-guest "$PROFILE" aa-confine --uuid "$UUID" -- "$QEMU" --version
+    says "$stdout" removed
+    [ -z "$(mode_of "$PROFILE")" ]
+    # The twin: another one that waits, and is not above aa-load.
+    aa-load "$PROFILE"
+    bash -c 'sleep 60; :' aa-confine --uuid "$UUID" -- /bin/true &
+    wait_for grep -a "$UUID" "/proc/$!/cmdline"
+    expect 1 ./with-guest "$PROFILE" /bin/true
+    says "$stderr" "in use by process $!"
+    kill "$!"
+    wait_for not_running "$!"
+    expect 0 aa-load remove "$PROFILE"
+}
+
 # As another user of the host can start them.
 case_a_command_line_of_another_user_fails_no_verification() {
     make_guest feigned

@@ -44,13 +44,25 @@ case_a_link_that_is_swapped_between_the_tools_is_the_file_that_was_judged() {
 
 case_a_record_edited_to_name_anothers_file_is_refused() {
     make_guest edited
-    local victim=$PROFILE file=$PWD/planted
+    local victim=$PROFILE file=$PWD/$PROFILE
     expect 0 aa-render derived.json
     cp stdout rendered.json
-    # Another guest's base profile; a file of an ordinary user; a directory that anybody can write to.
-    jq -c --arg file "$PROFILES/TEMPLATE.qemu" '.file = $file' rendered.json >template.json
-    expect 1 aa-load template.json
-    says "$stderr" "$victim"
+    # A file of another name, loaded or removed; a file of an ordinary user; a directory that anybody can write to.
+    jq -c --arg file /etc/apparmor.d/abstractions/base '.file = $file' rendered.json >template.json
+    local verb
+    for verb in replace add remove; do
+        expect 1 aa-load "$verb" template.json
+        says "$stderr" "$victim: /etc/apparmor.d/abstractions/base: a profile file must be named after its profile"
+    done
+    [ ! -e /etc/apparmor.d/abstractions/.aa-render.lock ]
+    [ "$(mode_of "$victim")" = enforce ]
+    # A directory that has no such file: to remove the profile makes no lock there. That is the twin, too.
+    mkdir empty
+    jq -c --arg file "$PWD/empty/$victim" '.file = $file' rendered.json >empty.json
+    expect 1 aa-load empty.json
+    expect 0 aa-load remove empty.json
+    [ -z "$(ls -A empty)" ]
+    expect 0 aa-load rendered.json
     printf 'profile %s {\n  /** rw,\n}\n' "$victim" >"$file"
     jq -c --arg file "$file" '.file = $file' rendered.json >planted.json
     chown 1000 "$file"

@@ -123,6 +123,41 @@ case_a_container_is_confined() {
     wait_for ended
 }
 
+# The process that libvirt knows a container by is its controller, which is none of the container's.
+case_verify_and_status_are_of_the_container_and_not_of_its_controller() {
+    # A guest with a file that is not loaded fails a verification of all: whatever earlier cases have left behind.
+    rm -f "$PROFILES"/libvirt-????????-*
+    expect 0 aa-load gc --min-age 0
+    container seen
+    start_container seen
+    [ "$(label_of "$(lxc domid seen)")" != "$PROFILE (enforce)" ]
+    expect 0 aa-load verify "$PROFILE"
+    expect 0 aa-load verify
+    says "$stdout" "$PROFILE"
+    expect 0 aa-load status --json "$PROFILE"
+    [ "$(jq -c .drift <<<"$stdout")" = '[]' ]
+    lxc destroy seen
+    wait_for ended
+    # The twin: a container that libvirt does not confine, and a profile for it.
+    container bare
+    sed -i "s|<seclabel .*|<seclabel type='none' model='apparmor'/>|" bare.xml
+    lxc define bare.xml
+    sed '/<seclabel/d' bare.xml >confined.xml
+    confine_guest confined.xml
+    lxc start bare
+    wait_for test -e "$SHARED/over"
+    [ "$(mode_of "$PROFILE")" = enforce ]
+    INIT=$(pgrep -P "$(lxc domid bare)" -f '/probe$')
+    expect 1 aa-load verify "$PROFILE"
+    says "$stderr" "process $INIT thread $INIT does not carry it"
+    expect 0 aa-load status --json "$PROFILE"
+    says "$stdout" "the guest's process does not carry it"
+    lxc destroy bare
+    wait_for not_running "$INIT"
+    expect 0 aa-load remove "$PROFILE"
+    rm "$PROFILES/$PROFILE" "$PROFILES/$PROFILE.files"
+}
+
 case_libvirtd_is_killed() {
     container orphan
     start_container orphan

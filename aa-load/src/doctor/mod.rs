@@ -6,16 +6,18 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use aa_contract::text::strip_os_code;
 use serde::Serialize;
 
 use crate::cache;
+use crate::error::Error;
 use crate::features;
-use crate::kernel::Kernel;
+use crate::kernel::{self, Kernel};
 use crate::load::Options;
 use crate::parameters;
 use crate::parser::Parser;
 use crate::tasks;
-use crate::trust::{self, Problem};
+use crate::trust;
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -62,115 +64,120 @@ pub struct Report {
     pub checks: Vec<Check>,
 }
 
-/// Places that only the doctor looks at.
+impl Check {
+    fn of(name: &'static str, (state, detail): (State, String)) -> Self {
+        Self { name, state, detail }
+    }
+}
+
+/// Paths that only the doctor looks at.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct Paths {
     /// AppArmor's parameters.
     pub parameters: PathBuf,
-    /// `/sys/kernel/security/lsm` and the like are below the options' securityfs; this is where programs are.
-    pub path: Vec<PathBuf>,
+    /// The directories of PATH, searched for other programs called aa-load.
+    pub search: Vec<PathBuf>,
     /// The directory of guests' profiles.
-    pub directory: PathBuf,
+    pub profiles: PathBuf,
 }
 
 /// Looks at everything.
-pub fn examine(options: &Options, places: &Places) -> Report {
-    let mut checks = Vec::new();
-    let mut say = |name, state, detail: String| checks.push(Check { name, state, detail });
-    let on = parameters::read(&places.parameters, "enabled").is_ok_and(|enabled| enabled == "Y");
-    say(
-        "kernel",
-        if on { State::Ok } else { State::Failed },
-        if on {
-            "AppArmor is on".into()
-        } else {
-            format!(
-                "AppArmor is off or not built in ({} is not Y)",
-                places.parameters.join("enabled").display()
-            )
-        },
-    );
-    let (state, detail) = mode(&places.parameters);
-    say("mode", state, detail);
+pub fn examine(options: &Options, paths: &Paths) -> Report {
     let kernel = Kernel::open(&options.securityfs);
-    match &kernel {
-        Ok(kernel) => say("securityfs", State::Ok, kernel.root().display().to_string()),
-        Err(error) => say("securityfs", State::Failed, error.to_string()),
-    }
-    let (state, detail) = privilege(&options.proc);
-    say("privilege", state, detail);
-    let (state, detail) = lock(&places.parameters);
-    say("policy lock", state, detail);
-    let (state, detail) = parser(options);
-    say("parser", state, detail);
-    if let Ok(kernel) = &kernel {
-        match features::read_tree(&kernel.features()) {
-            Ok(text) if text.contains("set_load") => {
-                say("features", State::Ok, "read from the kernel".into());
-            }
-            Ok(_) => {
-                say("features", State::Warning, "the kernel takes no sets of profiles: no --direct".into());
-            }
-            Err(error) => {
-                say("features", State::Failed, format!("the kernel's features cannot be read: {error}"));
-            }
-        }
-        let namespace =
-            |file: &str| fs::read_to_string(kernel.root().join(file)).ok().map(|text| text.trim().to_owned());
-        match (namespace(".ns_name"), namespace(".ns_level")) {
-            (Some(name), Some(level)) if level == "0" => say("namespace", State::Ok, name),
-            (Some(name), Some(level)) => say(
-                "namespace",
-                State::Warning,
-                format!("{name} at level {level}: the host's own policy is not what is changed here"),
-            ),
-            _ => say("namespace", State::Warning, "the kernel does not tell its policy namespace".into()),
-        }
-    }
-    let pinned = options.policy_features.clone().unwrap_or_else(|| features::PINNED.into());
-    if pinned.is_file() {
-        say("policy features", State::Ok, pinned.display().to_string());
-    } else {
-        say(
-            "policy features",
-            State::Warning,
-            format!("{} is missing: the kernel's own are used", pinned.display()),
-        );
-    }
-    let (state, detail) = owned(&options.base);
-    say("abstractions", state, detail);
-    let (state, detail) = profiles(&places.directory);
-    say("profiles", state, detail);
-    let (state, detail) = match &options.cache {
-        None => (State::Warning, "not used".into()),
-        Some(directory) => match cache::check(directory) {
-            Ok(()) => (State::Ok, directory.display().to_string()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                (State::Ok, format!("{} is made when needed", directory.display()))
-            }
-            Err(error) => (State::Warning, format!("{} is not used: {error}", directory.display())),
-        },
-    };
-    say("cache", state, detail);
-    if let Ok(kernel) = &kernel {
-        let (state, detail) = cages(kernel);
-        say("own profiles", state, detail);
-    }
-    let (state, detail) = release::landlock(&options.securityfs, &options.proc);
-    say("landlock", state, detail);
-    let (state, detail) = release::flaws(&options.proc);
-    say("kernel flaws", state, detail);
-    let (state, detail) = namesake(&places.path);
-    say("aa-load", state, detail);
-    let secmodel = (on && kernel.is_ok()).then_some(SecurityModel { model: "apparmor", doi: "0" });
+    let held = kernel.as_ref().ok();
+    let checks = [
+        Some(Check::of("kernel", enabled(&paths.parameters))),
+        Some(Check::of("mode", mode(&paths.parameters))),
+        Some(Check::of("securityfs", securityfs(&kernel))),
+        Some(Check::of("privilege", privilege(&options.proc))),
+        Some(Check::of("policy lock", lock(&paths.parameters))),
+        Some(Check::of("parser", parser(options))),
+        held.map(|kernel| Check::of("features", kernel_features(kernel))),
+        held.map(|kernel| Check::of("namespace", namespace(kernel))),
+        Some(Check::of("policy features", policy_features(options))),
+        Some(Check::of("abstractions", owned(&options.base))),
+        Some(Check::of("profiles", profiles(&paths.profiles))),
+        Some(Check::of("cache", cached(options.cache.as_deref()))),
+        held.map(|kernel| Check::of("own profiles", cages(kernel))),
+        Some(Check::of("landlock", release::landlock(&options.securityfs, &options.proc))),
+        Some(Check::of("kernel flaws", release::flaws(&options.proc))),
+        Some(Check::of("aa-load", namesake(&paths.search))),
+    ];
+    let checks: Vec<Check> = checks.into_iter().flatten().collect();
+    let is_on = held.is_some() && checks.first().is_some_and(|check| check.state == State::Ok);
+    let secmodel = is_on.then_some(SecurityModel { model: "apparmor", doi: "0" });
     let ok = checks.iter().all(|check| check.state != State::Failed);
     Report { version: 1, secmodel, ok, checks }
 }
 
-/// AppArmor's mode as a whole: in any other than this one no profile is of its own mode.
+/// Whether AppArmor is on. A kernel without it has no such parameter.
+fn enabled(parameters: &Path) -> (State, String) {
+    match parameters::read(parameters, "enabled") {
+        Ok(enabled) if enabled == "Y" => (State::Ok, "AppArmor is on".into()),
+        Ok(_) => {
+            (State::Failed, format!("AppArmor is off ({} is not Y)", parameters.join("enabled").display()))
+        }
+        Err(error) => (State::Failed, format!("AppArmor is not built in, or cannot be asked: {error}")),
+    }
+}
+
+fn securityfs(kernel: &Result<Kernel, Error>) -> (State, String) {
+    match kernel {
+        Ok(kernel) => (State::Ok, kernel.root().display().to_string()),
+        Err(error) => (State::Failed, error.to_string()),
+    }
+}
+
+fn kernel_features(kernel: &Kernel) -> (State, String) {
+    match features::read_tree(&kernel.features()) {
+        Ok(text) if text.contains("set_load") => (State::Ok, "read from the kernel".into()),
+        Ok(_) => (State::Warning, "the kernel takes no sets of profiles: no --direct".into()),
+        Err(error) => {
+            let told = strip_os_code(&error);
+            (State::Failed, format!("the kernel's features cannot be read: {told}"))
+        }
+    }
+}
+
+fn namespace(kernel: &Kernel) -> (State, String) {
+    let told =
+        |file: &str| fs::read_to_string(kernel.root().join(file)).ok().map(|text| text.trim().to_owned());
+    match (told(".ns_name"), told(".ns_level")) {
+        (Some(name), Some(level)) if level == "0" => (State::Ok, name),
+        (Some(name), Some(level)) => (
+            State::Warning,
+            format!("{name} at level {level}: the host's own policy is not what is changed here"),
+        ),
+        _ => (State::Warning, "the kernel does not tell its policy namespace".into()),
+    }
+}
+
+fn policy_features(options: &Options) -> (State, String) {
+    let pinned = options.policy_features.clone().unwrap_or_else(|| features::PINNED.into());
+    if pinned.is_file() {
+        (State::Ok, pinned.display().to_string())
+    } else {
+        (State::Warning, format!("{} is missing: the kernel's own are used", pinned.display()))
+    }
+}
+
+fn cached(directory: Option<&Path>) -> (State, String) {
+    let Some(directory) = directory else { return (State::Warning, "not used".into()) };
+    match cache::check(directory) {
+        Ok(()) => (State::Ok, directory.display().to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            (State::Ok, format!("{} is made when needed", directory.display()))
+        }
+        Err(error) => {
+            (State::Warning, format!("{} is not used: {}", directory.display(), strip_os_code(&error)))
+        }
+    }
+}
+
+/// AppArmor's mode as a whole: in one that does not enforce, no profile does.
 fn mode(parameters: &Path) -> (State, String) {
     match parameters::mode(parameters) {
-        Ok(mode) if mode == parameters::ENFORCE => (State::Ok, mode),
+        Ok(mode) if kernel::enforces(&mode) => (State::Ok, mode),
         Ok(mode) => (State::Failed, format!("every profile is in mode {mode}, whatever it says itself")),
         Err(error) => (State::Failed, error.to_string()),
     }
@@ -189,11 +196,10 @@ fn lock(parameters: &Path) -> (State, String) {
 fn privilege(proc: &Path) -> (State, String) {
     const CAP_MAC_ADMIN: u32 = 33;
     let status = tasks::read(&proc.join("self/status")).ok().flatten().unwrap_or_default();
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let capable = field("CapEff:")
+    let capable = tasks::field(&status, "CapEff:")
         .and_then(|text| u64::from_str_radix(text, 16).ok())
         .is_some_and(|set| set >> CAP_MAC_ADMIN & 1 == 1);
-    let root = field("Uid:").and_then(|text| text.split_whitespace().nth(1)) == Some("0");
+    let root = tasks::field(&status, "Uid:").and_then(|text| text.split_whitespace().nth(1)) == Some("0");
     match (capable, root) {
         (true, true) => (State::Ok, "root with CAP_MAC_ADMIN".into()),
         (false, true) => (State::Failed, "root, but without CAP_MAC_ADMIN".into()),
@@ -223,7 +229,7 @@ fn parser(options: &Options) -> (State, String) {
 fn owned(directory: &Path) -> (State, String) {
     match trust::directory(directory) {
         Ok(_) => (State::Ok, directory.display().to_string()),
-        Err(Problem { path, source }) => (State::Failed, format!("{}: {source}", path.display())),
+        Err(problem) => (State::Failed, Error::from(problem).to_string()),
     }
 }
 
@@ -239,18 +245,28 @@ fn profiles(directory: &Path) -> (State, String) {
 
 /// Whether the tools' own profiles are loaded and enforced.
 fn cages(kernel: &Kernel) -> (State, String) {
-    let loaded = match fs::read_to_string(kernel.root().join("profiles")) {
+    let loaded = match read(&kernel.root().join("profiles")) {
         Ok(loaded) => loaded,
         Err(error) => return (State::Warning, format!("not known: {error}")),
     };
     let missing: Vec<&str> = ["aa-derive", "aa-render", "aa-load", "aa-confine"]
         .into_iter()
-        .filter(|tool| !loaded.lines().any(|line| line == format!("{tool} (enforce)")))
+        .filter(|tool| {
+            let is_caged = |line| {
+                let (name, mode) = tasks::split(line);
+                name == *tool && kernel::enforces(mode)
+            };
+            !loaded.lines().any(is_caged)
+        })
         .collect();
     if missing.is_empty() {
         return (State::Ok, "in force".into());
     }
     (State::Warning, format!("not in force for {}", missing.join(", ")))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(Error::host(path))
 }
 
 /// AppArmor 4 and later install another program of this name.
@@ -324,8 +340,8 @@ mod tests {
             cache: None,
             ..Options::default()
         };
-        let places = Places { parameters: root.path().into(), path: vec![], directory: at("profiles") };
-        let report = examine(&options, &places);
+        let paths = Paths { parameters: root.path().into(), search: vec![], profiles: at("profiles") };
+        let report = examine(&options, &paths);
         for name in [
             "kernel",
             "mode",
@@ -349,7 +365,11 @@ mod tests {
         fs::write(at("enabled"), "N\n").unwrap();
         fs::write(at("proc/self/status"), "Uid:\t0\t0\t0\t0\nCapEff:\t0000000000000000\n").unwrap();
         fs::write(at("aa-load"), "").unwrap();
-        let report = examine(&options, &Places { path: vec![root.path().into()], ..places });
+        let told = |report: &Report| report.checks[0].detail.clone();
+        assert!(told(&examine(&options, &paths)).contains("enabled is not Y"));
+        fs::remove_file(at("enabled")).unwrap();
+        let report = examine(&options, &Paths { search: vec![root.path().into()], ..paths });
+        assert!(told(&report).ends_with("enabled: no such file or directory"), "{}", told(&report));
         assert_eq!(report.secmodel, None);
         assert_eq!(state(&report, "kernel"), State::Failed);
         assert_eq!(state(&report, "privilege"), State::Failed);
@@ -360,10 +380,11 @@ mod tests {
     fn a_tool_whose_profile_is_not_in_force_is_named() {
         let root = tempfile::tempdir().unwrap();
         let kernel = tree(root.path());
-        fs::write(kernel.root().join("profiles"), "aa-load (complain)\naa-derive (enforce)\n").unwrap();
+        let profiles = "aa-load (complain)\naa-derive (enforce)\naa-confine (kill)\n";
+        fs::write(kernel.root().join("profiles"), profiles).unwrap();
         let (state, detail) = cages(&kernel);
         assert_eq!(state, State::Warning);
-        assert!(detail.ends_with("aa-render, aa-load, aa-confine"), "{detail}");
+        assert!(detail.ends_with("for aa-render, aa-load"), "{detail}");
     }
 
     #[test]
@@ -371,8 +392,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, value: &str| fs::write(dir.path().join(name), value).unwrap();
         assert_eq!((mode(dir.path()).0, lock(dir.path()).0), (State::Failed, State::Failed), "not known");
-        for (value, state) in [("enforce", State::Ok), ("complain\n", State::Failed), ("kill", State::Failed)]
-        {
+        for (value, state) in [
+            ("enforce", State::Ok),
+            ("kill\n", State::Ok),
+            ("complain\n", State::Failed),
+            ("", State::Failed),
+        ] {
             put("mode", value);
             assert_eq!(mode(dir.path()).0, state, "{value}");
         }

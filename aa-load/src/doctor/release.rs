@@ -51,7 +51,7 @@ fn told(proc: &Path, file: &str) -> String {
 
 /// By the kernel's release, since only a system call of Landlock's own tells what it can.
 pub(super) fn landlock(securityfs: &Path, proc: &Path) -> (State, String) {
-    match fs::read_to_string(securityfs.join("lsm")) {
+    match super::read(&securityfs.join("lsm")) {
         Ok(list) if list.trim_end().split(',').any(|name| name == "landlock") => {}
         Ok(_) => return (State::Warning, "off: aa-derive has its AppArmor profile alone".into()),
         Err(error) => return (State::Warning, format!("not known: {error}")),

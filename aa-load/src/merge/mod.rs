@@ -24,8 +24,8 @@ use self::base::Base;
 pub(crate) use self::base::Compiles;
 use self::rules::Merged;
 use crate::cache::Cache;
-use crate::inputs::{Inputs, Sum, references};
 use crate::load::Profile;
+use crate::sources::{Sources, Sum, references};
 
 /// Why a profile is left to the parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,13 +59,13 @@ pub(crate) struct Bases(Mutex<HashMap<Sum, Result<Arc<Base>, Refused>>>);
 /// Everything that a merge needs to know of the host.
 pub(crate) struct Host<'a> {
     pub(crate) cache: &'a Cache,
-    pub(crate) inputs: &'a Inputs,
+    pub(crate) sources: &'a Sources,
     /// AppArmor's directory.
     pub(crate) directory: &'a Path,
     /// What goes into every key.
     pub(crate) common: &'a [u8],
     /// A reader of the same files that remembers nothing.
-    pub(crate) again: &'a dyn Fn() -> Inputs,
+    pub(crate) again: &'a dyn Fn() -> Sources,
 }
 
 impl Bases {
@@ -87,8 +87,8 @@ impl Bases {
         compile: &mut Compiles<'_>,
     ) -> Result<Arc<Base>, Refused> {
         let text = source.text(name::ONE, "");
-        let key = |inputs: &Inputs| {
-            let (files, paths) = inputs
+        let key = |sources: &Sources| {
+            let (files, paths) = sources
                 .sum_of_text(&text)
                 .map_err(|_| Refused::of("files that are not to be trusted or understood"))?;
             let key: Sum = Sha256::new()
@@ -100,7 +100,7 @@ impl Bases {
                 .into();
             Ok((key, paths))
         };
-        let (sum, paths) = key(host.inputs)?;
+        let (sum, paths) = key(host.sources)?;
         // One at a time: others that want the same base would compile it too.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(base) = known.get(&sum) {
@@ -113,7 +113,7 @@ impl Bases {
         });
         let base = match kept {
             Some(base) => base,
-            None if host.cache.is_still() => {
+            None if host.cache.read_only() => {
                 return Err(Refused::of("a base that only looking does not make"));
             }
             None => {
@@ -171,7 +171,7 @@ impl Source {
         let names = references(text.as_bytes()).ok_or(Refused::of("a name that is not understood"))?;
         let is_own = |name: &[u8]| name.windows(uuid.len()).any(|part| part == uuid.as_bytes());
         let own = names.iter().filter(|reference| is_own(&reference.name));
-        let mut places = own.flat_map(|reference| host.inputs.places(&reference.name));
+        let mut places = own.flat_map(|reference| host.sources.places(&reference.name));
         if places.any(|place| place != rules_file && !is_nothing(&place)) {
             return Err(Refused::of("additions for this guest alone"));
         }

@@ -19,7 +19,7 @@ struct Place {
     parser: Parser,
     version: Version,
     features: String,
-    inputs: Inputs,
+    sources: Sources,
     cache: Cache,
     bases: Bases,
     compiles: std::cell::Cell<usize>,
@@ -62,7 +62,7 @@ impl Place {
             version: parser.version().unwrap(),
             parser,
             features: fs::read_to_string(PINNED).unwrap(),
-            inputs: Inputs::new(&base, &[]),
+            sources: Sources::new(&base, &[]),
             cache: Cache::open(&dir.path().join("cache")).unwrap(),
             bases: Bases::default(),
             compiles: std::cell::Cell::new(0),
@@ -114,10 +114,10 @@ impl Place {
 
     fn merge(&self, profile: &Profile) -> Result<Vec<u8>, Refused> {
         let base = self.base();
-        let again = || Inputs::new(&base, &[]);
+        let again = || Sources::new(&base, &[]);
         let host = Host {
             cache: &self.cache,
-            inputs: &self.inputs,
+            sources: &self.sources,
             directory: &base,
             common: b"common",
             again: &again,

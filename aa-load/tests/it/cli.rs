@@ -191,7 +191,7 @@ fn perms_tables_are_kept_from_parsers_that_get_them_wrong_and_from_no_other() {
 fn the_kernels_word_counts_and_not_the_parsers() {
     let host = Host::new();
     fs::write(host.at("lie"), "").unwrap();
-    host.expect(&[NAME], "", 1, &[], &["the kernel does not hold what was loaded"], "compile load");
+    host.expect(&[NAME], "", 3, &[], &["the kernel does not hold what was loaded"], "compile load");
     fs::remove_file(host.at("lie")).unwrap();
     host.expect(&["add", OTHER], "", 0, &["added"], &[], "compile load");
     host.expect(&["add", OTHER], "", 1, &[], &["already in the kernel"], "");
@@ -268,7 +268,7 @@ fn a_set_goes_in_one_write() {
     host.expect(
         &["--direct", "--jobs", "1", NAME, OTHER, NAME],
         "",
-        1,
+        3,
         &[],
         &["is missing", "names it twice"],
         "compile compile",
@@ -279,7 +279,7 @@ fn a_set_goes_in_one_write() {
     fs::write(host.at("fs/apparmor/.replace"), "").unwrap();
     fs::write(host.at("d").join(NAME), "refuse-me").unwrap();
     let args = ["--direct", "--jobs", "1", NAME, OTHER];
-    host.expect(&args, "", 1, &[], &["apparmor_parser refused it", "is missing"], "compile");
+    host.expect(&args, "", 3, &[], &["apparmor_parser refused it", "is missing"], "compile");
     assert_eq!(fs::read(host.at("fs/apparmor/.replace")).unwrap(), blob(OTHER, 1));
 }
 
@@ -390,7 +390,7 @@ fn the_real_parser_writes_what_it_compiled() {
     let host = Host::new();
     // It writes to the tree's .replace; nothing plays the kernel, so the read-back finds nothing.
     let output = real(&host, &[NAME]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains(&format!("{NAME} is missing")), "{}", text(&output.stderr));
     let loaded = fs::read(host.at("fs/apparmor/.replace")).unwrap();
     let profiles = aa_load::blob::parse(&loaded).unwrap();
@@ -502,8 +502,9 @@ fn a_profile_that_confines_nothing_is_not_loaded() {
         let output = real(&host, &[NAME]);
         let error = text(&output.stderr);
         // Nothing plays the kernel here.
-        let said = if is_loaded { "is missing" } else { "of mode \"unconfined\", which is not loaded" };
-        assert!(output.status.code() == Some(1) && error.contains(said), "{flags}: {error}");
+        let (status, said) =
+            if is_loaded { (3, "is missing") } else { (1, "of mode \"unconfined\", which is not loaded") };
+        assert!(output.status.code() == Some(status) && error.contains(said), "{flags}: {error}");
         assert_eq!(!fs::read(host.at("fs/apparmor/.replace")).unwrap().is_empty(), is_loaded, "{flags}");
     }
 }

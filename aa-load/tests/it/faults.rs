@@ -11,6 +11,9 @@ use aa_tests::strace::{self, Fault, Run, in_each_call, in_each_call_and_look};
 use crate::merge::PINNED;
 use crate::support::{FAKE, Host, NAME, OTHER, blob, text};
 
+/// Where the parser that is a script has noted a compile.
+const COMPILE: &str = "cat > \"$here/features-seen\"";
+
 /// A way to load, and what it is given.
 #[derive(Debug, Clone, Copy)]
 struct Way {
@@ -348,19 +351,20 @@ fn a_parser_that_lies_is_not_believed() {
     let host = Host::new();
     let parser = |script: &str| fs::write(host.at("parser"), script).unwrap();
     let compiled = "echo compile >> \"$here/log\"";
-    for (what, instead, message) in [
-        ("compiles nothing, and says that it did", "exit 0", "refused it"),
-        ("writes what is no policy", "head -c 100000 /dev/urandom; exit 0", "wrote no policy"),
+    for (what, instead, message, status) in [
+        ("compiles nothing, and says that it did", "exit 0", "refused it", 1),
+        ("writes what is no policy", "head -c 100000 /dev/urandom; exit 0", "wrote no policy", 3),
         (
             "writes policy and says that it failed",
             "cat \"$here/$(basename \"$last\").blob\"; exit 1",
             "refused it",
+            1,
         ),
-        ("talks for megabytes", "head -c 30000000 /dev/zero >&2; exit 1", "refused it"),
+        ("talks for megabytes", "head -c 30000000 /dev/zero >&2; exit 1", "refused it", 1),
     ] {
         parser(&FAKE.replace(compiled, instead));
         let output = host.run(&["--no-cache", NAME], "");
-        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{what}");
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(status), ""), "{what}");
         let error = text(&output.stderr);
         assert!(error.contains(message) && error.len() < 20_000, "{what}: {error}");
         assert!(!host.at("fs/apparmor/policy/profiles").join(format!("{NAME}.1")).exists(), "{what}");
@@ -368,7 +372,7 @@ fn a_parser_that_lies_is_not_believed() {
     // It loads nothing and says that it did, or that it failed, or says nothing.
     let load = "echo load >> \"$here/log\"";
     parser(&FAKE.replace(load, "exit 0"));
-    host.expect(&[NAME], "", 1, &[], &["is missing"], "compile");
+    host.expect(&[NAME], "", 3, &[], &["is missing"], "compile");
     parser(&FAKE.replace(load, "exit 1"));
     host.expect(&[NAME], "", 3, &[], &["no privilege"], "compile");
     parser(&FAKE.replace(load, "exec sleep 60"));
@@ -537,6 +541,27 @@ fn an_include_that_others_can_write_is_not_loaded() {
     host.expect(&[OTHER], "", 1, &[], &["everybody may write to it"], "");
 }
 
+/// What cannot be read is not known to be what it was: neither loaded nor called unchanged.
+#[test]
+fn an_include_that_cannot_be_read_is_the_hosts_failure() {
+    let host = Host::new();
+    host.expect(&[NAME], "", 0, &["added"], &[], "compile load");
+    let maybe = host.at("base/abstractions/maybe");
+    // A loop is the path's fault, and no answer either.
+    symlink("maybe", &maybe).unwrap();
+    host.expect(&[NAME], "", 1, &[], &["abstractions/maybe: "], "");
+    fs::remove_file(&maybe).unwrap();
+    // A name that no file system takes.
+    symlink("x".repeat(300), &maybe).unwrap();
+    for args in [&[NAME][..], &["--direct", NAME], &["--no-cache", NAME]] {
+        host.expect(args, "", 3, &[], &["abstractions/maybe: "], "");
+    }
+    fs::remove_file(&maybe).unwrap();
+    // The twin: it leads to nothing.
+    symlink("none", &maybe).unwrap();
+    host.expect(&[NAME], "", 0, &["unchanged"], &[], "");
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_profile_of_another_user_is_not_loaded() {
@@ -637,6 +662,46 @@ fn without_its_lock_nothing_is_loaded_and_nothing_removed() {
     // The twin.
     host.expect(&["remove", "--no-cache", NAME], "", 0, &["removed"], &[], "");
     assert_eq!(removed(), NAME);
+}
+
+#[test]
+fn a_profile_of_a_set_that_cannot_be_locked_is_named_and_left_out() {
+    let host = Host::new();
+    let open = host.at("open");
+    fs::create_dir(&open).unwrap();
+    fs::rename(host.at("d").join(NAME), open.join(NAME)).unwrap();
+    let mode = |mode| fs::set_permissions(&open, fs::Permissions::from_mode(mode)).unwrap();
+    let file = open.join(NAME).display().to_string();
+    let args = ["--direct", "--jobs", "1", &file, OTHER];
+    let written = || fs::read(host.at("fs/apparmor/.replace")).unwrap();
+    for more in [&[][..], &["--no-cache"]] {
+        mode(0o1777);
+        fs::write(host.at("fs/apparmor/.replace"), "").unwrap();
+        let said = [&format!("aa-load: {NAME}: {}: everybody may write to it", open.display()), "is missing"];
+        host.expect(&[&args, more].concat(), "", 3, &[], &said, "compile");
+        assert_eq!(written(), blob(OTHER, 1));
+        // The twin.
+        mode(0o755);
+        fs::remove_dir_all(host.at("cache")).unwrap_or_default();
+        host.expect(&[&args, more].concat(), "", 3, &[], &["is missing"], "compile compile");
+        assert_eq!(written(), [blob(NAME, 1), blob(OTHER, 1)].concat());
+        fs::remove_dir_all(host.at("cache")).unwrap_or_default();
+    }
+}
+
+/// While other profiles of a set are compiled, this one's can change.
+#[test]
+fn a_set_holds_all_its_locks_only_once_it_is_compiled() {
+    let host = Host::new();
+    let other = &NAME.replace("1d8950212bac", "1d8950212bad");
+    host.profile(other);
+    // The second to be compiled takes a while, and asks meanwhile whether the first one is locked.
+    let slow =
+        format!("[ $(grep -c compile \"$here/log\") = 2 ] && ls \"$here/d\" > \"$here/locks\"; {COMPILE}");
+    fs::write(host.at("parser"), FAKE.replace(COMPILE, &slow)).unwrap();
+    host.expect(&["--direct", "--jobs", "1", NAME, other], "", 3, &[], &["is missing"], "compile compile");
+    let locks = fs::read_to_string(host.at("locks")).unwrap();
+    assert!(locks.contains(&format!("{other}.lock")) && !locks.contains(&format!("{NAME}.lock")), "{locks}");
 }
 
 /// Every path below a directory, with its size and time of change.

@@ -178,7 +178,7 @@ fn a_profile_that_can_have_no_base_costs_no_second_attempt() {
 fn a_set_is_merged_too_and_without_a_cache_the_call_is_wrong() {
     let host = host();
     // Nothing plays the kernel for a direct write: what was written is looked at.
-    host.expect(&args(&["--merge", "--direct", NAME, OTHER]), "", 1, &[], &["is missing"], BASE);
+    host.expect(&args(&["--merge", "--direct", NAME, OTHER]), "", 3, &[], &["is missing"], BASE);
     let written = fs::read(host.at("fs/apparmor/.replace")).unwrap();
     let names: Vec<&str> =
         aa_load::blob::parse(&written).unwrap().iter().map(|profile| profile.name).collect();

@@ -50,7 +50,8 @@ fn nothing_is_removed_by_who_sees_only_a_part_of_all_processes() {
     host.load(&[NAME]);
     let run = |unshare: &[&str], verb: &str| {
         fs::write(host.at("fs/apparmor/.remove"), "").unwrap();
-        let aa_load = host.command(&["--proc", "/proc", "--min-age", "0", verb]);
+        let age: &[&str] = if verb == "gc" { &["--min-age", "0"] } else { &[] };
+        let aa_load = host.command(&[&["--proc", "/proc", verb], age].concat());
         let mut line =
             unshare.iter().map(std::ffi::OsStr::new).chain([aa_load.get_program()]).chain(aa_load.get_args());
         let mut command = Command::new(line.next().unwrap());
@@ -93,7 +94,7 @@ fn where_proc_is_no_procfs_nothing_is_removed_and_nothing_verified() {
     let host = Host::new();
     host.load(&[NAME]);
     let run = |mount: &str, verb: &[&str]| {
-        let aa_load = host.command(&[&["--proc", "/proc", "--min-age", "0"], verb].concat());
+        let aa_load = host.command(&[&["--proc", "/proc"], verb].concat());
         let script = format!("{mount} && exec \"$@\"");
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &script, "sh"]).arg(aa_load.get_program());
@@ -101,7 +102,7 @@ fn where_proc_is_no_procfs_nothing_is_removed_and_nothing_verified() {
         (output.status.code(), text(&output.stderr))
     };
     for mount in ["mount -t tmpfs none /proc", "mount --bind /proc/sys /proc"] {
-        for verb in [&["remove", NAME][..], &["gc"], &["verify"], &["status"]] {
+        for verb in [&["remove", NAME][..], &["gc", "--min-age", "0"], &["verify"], &["status"]] {
             let (status, error) = run(mount, verb);
             assert_eq!(status, Some(3), "{mount}: {verb:?}: {error}");
             assert!(error.contains("/proc: it is not the root of a procfs"), "{mount}: {verb:?}: {error}");
@@ -127,6 +128,33 @@ fn a_profile_stays_that_aa_confine_is_about_to_enter() {
     // It is not under it yet, so it is none of its processes.
     host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
     host.expect(&["remove", "--force", NAME], "", 0, &["removed"], &[], "");
+}
+
+#[test]
+fn who_waits_for_a_removal_is_not_about_to_enter_the_profile() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    let line = format!("sh with-guest aa-confine --uuid {} -- qemu", uuid(NAME));
+    let put = |pid: u32, parent: u32| {
+        host.process(pid, "unconfined");
+        host.call(pid, &line, 0);
+        fs::write(host.at(&format!("proc/{pid}/status")), format!("PPid:\t{parent}\n")).unwrap();
+    };
+    std::os::unix::fs::symlink("43", host.at("proc/self")).unwrap();
+    for (pid, parent) in [(41, 1), (42, 41), (43, 42)] {
+        put(pid, parent);
+    }
+    host.expect(&["remove", "--dry-run", NAME], "", 0, &["removed"], &[], "");
+    // A child of who waits has the same line until it executes aa-confine, and that.
+    put(44, 42);
+    host.expect(&["remove", NAME], "", 1, &[], &["in use by process 44"], "");
+    fs::remove_dir_all(host.at("proc/44")).unwrap();
+    // Who carries the profile would be unconfined, whatever it waits for.
+    host.process(41, &format!("{NAME} (enforce)"));
+    host.expect(&["remove", NAME], "", 1, &[], &["in use by process 41"], "");
+    assert_eq!(host.removed(), "");
+    host.process(41, "unconfined");
+    host.expect(&["remove", NAME], "", 0, &["removed"], &[], "");
 }
 
 #[test]
@@ -156,6 +184,33 @@ fn verify_without_names_is_of_every_guest_that_there_is_anything_of() {
     fs::write(host.at("proc/50/status"), status).unwrap();
     host.expect(&["verify"], "", 0, &[NAME], &[], "");
     host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
+}
+
+#[test]
+fn of_a_container_the_processes_are_looked_at_and_not_its_controller() {
+    let host = Host::new();
+    host.load(&[NAME]);
+    fs::remove_file(host.at("d").join(OTHER)).unwrap();
+    let state = format!(
+        "<domstatus state='running' pid='40'><domain type='lxc' id='40'><uuid>{}</uuid></domain></domstatus>",
+        uuid(NAME)
+    );
+    fs::write(host.at("defs/x.xml"), state).unwrap();
+    let put = |pid: u32, parent: u32, label: &str| {
+        host.process(pid, label);
+        fs::write(host.at(&format!("proc/{pid}/status")), format!("PPid:\t{parent}\n")).unwrap();
+    };
+    let not_carried = "the guest's process does not carry it";
+    put(40, 1, "unconfined");
+    host.expect(&["verify"], "", 1, &[], &["process 40 thread 40 does not carry it"], "");
+    host.expect(&["status", "--json"], "", 0, &[not_carried], &[], "");
+    put(41, 40, &format!("{NAME} (enforce)"));
+    put(42, 41, &format!("{NAME} (enforce)"));
+    host.expect(&["verify"], "", 0, &[NAME], &[], "");
+    host.expect(&["status", "--json"], "", 0, &["\"drift\":[]"], &[], "");
+    put(41, 40, "unconfined");
+    host.expect(&["verify"], "", 1, &[], &["process 41 thread 41 does not carry it"], "");
+    host.expect(&["status", "--json"], "", 0, &[not_carried], &[], "");
 }
 
 #[test]
@@ -197,9 +252,12 @@ fn apparmor_that_complains_as_a_whole_is_told_by_verify_status_and_doctor() {
     host.expect(&["verify", NAME], "", 1, &[], &["AppArmor as a whole is in mode complain, not enforce"], "");
     host.expect(&["status", "--json", NAME], "", 0, &["AppArmor as a whole does not enforce"], &[], "");
     assert!(failed("mode"));
-    mode("enforce");
-    let status = text(&host.run(&["status", "--json", NAME], "").stdout);
-    assert!(!status.contains("as a whole"), "{status}");
+    for enforcing in ["enforce", "kill"] {
+        mode(enforcing);
+        host.expect(&["verify", NAME], "", 0, &[NAME], &[], "");
+        let status = text(&host.run(&["status", "--json", NAME], "").stdout);
+        assert!(!status.contains("as a whole") && !failed("mode"), "{status}");
+    }
     fs::write(host.at("parameters/lock_policy"), "Y\n").unwrap();
     assert!(failed("policy lock"));
     // Who may not read it cannot verify anything; status tells the rest.
@@ -230,6 +288,105 @@ fn gc_looks_again_under_the_locks() {
     assert!(output.status.success());
     assert!(text(&output.stdout).contains(OTHER) && !text(&output.stdout).contains(NAME));
     assert!(host.at("d").join(NAME).exists() && !host.at("d").join(OTHER).exists());
+}
+
+/// As of an aa-render that waits for something.
+#[test]
+fn a_lock_of_one_guest_keeps_no_other_from_being_collected() {
+    let host = Host::new();
+    // Not the constants' guests, which share a byte of the lock file.
+    let other = &NAME.replace("1d8950212bac", "1d8950212bad");
+    fs::remove_file(host.at("d").join(OTHER)).unwrap();
+    host.profile(other);
+    host.load(&[NAME, other]);
+    let turn = aa_render::Turn::take(&host.at("d"), &[other.parse().unwrap()].into()).unwrap();
+    let mut command = host.command(&["gc", "--min-age", "0"]);
+    let mut gc = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Told at once, though the second is waited for, and what reads it is late.
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(gc.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    assert!(line.contains(NAME), "{line}");
+    assert_eq!(host.removed(), NAME);
+    assert!(!host.at("d").join(NAME).exists() && host.at("d").join(other).exists());
+    // Nor is the first still locked.
+    drop(aa_render::Turn::take(&host.at("d"), &[NAME.parse().unwrap()].into()).unwrap());
+    drop(turn);
+    assert!(gc.wait().unwrap().success());
+    assert!(!host.at("d").join(other).exists());
+    // One that cannot be had is that guest's error, and the next one is collected.
+    for name in [NAME, other] {
+        host.profile(name);
+    }
+    fs::remove_dir_all(host.at("fs/apparmor/policy/profiles")).unwrap();
+    fs::create_dir(host.at("fs/apparmor/policy/profiles")).unwrap();
+    let shard = NAME.parse::<aa_contract::ProfileName>().unwrap();
+    let shard = shard.uuid().as_bytes().iter().fold(0_u8, |sum, byte| sum ^ byte);
+    let lock = host.at(&format!("cache/lock-{shard:02x}"));
+    fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &lock).unwrap();
+    let refused = format!("aa-load: {NAME}: {}: ", lock.display());
+    host.expect(&["gc", "--min-age", "0"], "", 3, &[], &[&refused, &format!("{other}: removes")], "");
+    assert!(host.at("d").join(NAME).exists() && !host.at("d").join(other).exists());
+}
+
+/// Whoever may write there could put in anything, and nothing of it is read.
+#[test]
+fn removals_need_nothing_from_a_directory_that_is_open_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::new();
+    host.load(&[NAME, OTHER]);
+    for mode in [0o775, 0o777, 0o1777] {
+        fs::set_permissions(host.at("d"), fs::Permissions::from_mode(mode)).unwrap();
+        for args in [&["remove", NAME][..], &["remove", "--force", NAME]] {
+            fs::write(host.at("fs/apparmor/.remove"), "").unwrap();
+            host.expect(args, "", 0, &["removed"], &[], "");
+            assert_eq!(host.removed(), NAME);
+        }
+        // The twin.
+        host.expect(&[NAME], "", 1, &[], &["may write to it"], "");
+        assert!(!host.at("d/.aa-render.lock").exists() || mode == 0o775);
+        let _ = fs::remove_file(host.at("d/.aa-render.lock"));
+    }
+    host.expect(&["gc", "--min-age", "0"], "", 0, &[NAME, OTHER], &["removes"], "");
+    assert!(!host.at("d").join(NAME).exists());
+}
+
+/// A file system that takes no file takes no lock, of nobody.
+#[test]
+#[ignore = "needs root"]
+fn a_full_or_read_only_place_for_locks_is_in_nobodys_way() {
+    let keep = "cp -r d keep && mount -t tmpfs -o mode=0755,nr_inodes";
+    for (mount, is_written) in [
+        ("mount --bind cache cache && mount -o remount,bind,ro cache".to_owned(), true),
+        ("mount -t tmpfs -o mode=0700,nr_inodes=1 none cache".to_owned(), true),
+        ("mount --bind d d && mount -o remount,bind,ro d".to_owned(), false),
+        // The file is there, its lock, and no link; and not even the lock.
+        (format!("{keep}=3 none d && cp keep/{NAME} d"), false),
+        (format!("{keep}=2 none d && cp keep/{NAME} d"), false),
+    ] {
+        for (verb, word) in [("replace", "added"), ("remove", "removed"), ("gc", "removed")] {
+            let host = Host::new();
+            fs::remove_file(host.at("d").join(OTHER)).unwrap();
+            assert!(aa_load::Cache::open(&host.at("cache")).is_ok());
+            if verb != "replace" {
+                assert!(host.run(&["--no-cache", NAME], "").status.success());
+                let _ = fs::remove_file(host.at("d/.aa-render.lock"));
+            }
+            let name: &[&str] = if verb == "gc" { &["--min-age", "0"] } else { &[NAME] };
+            let aa_load = host.command(&[&[verb], name].concat());
+            let script = format!("cd \"$1\" && {mount} && shift && exec \"$@\"");
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-ec", &script, "sh"]).arg(host.dir.path());
+            let output = command.arg(aa_load.get_program()).args(aa_load.get_args()).output().unwrap();
+            let (out, error) = (text(&output.stdout), text(&output.stderr));
+            assert!(out.contains(word), "{mount}: {verb}: {out}{error}");
+            // A file that cannot be removed is told.
+            let status = if verb == "gc" && mount.contains("d d") { 3 } else { 0 };
+            assert_eq!(output.status.code(), Some(status), "{mount}: {verb}: {out}{error}");
+            assert_eq!(host.at("d/.aa-render.lock").exists(), is_written, "{mount}: {verb}");
+        }
+    }
 }
 
 #[test]
@@ -263,6 +420,40 @@ fn gc_knows_guests_with_a_directory_each() {
     // A place without any guest is one from which the last has gone.
     fs::remove_dir_all(host.at("defs/web")).unwrap();
     host.expect(&["gc", "--min-age", "0"], "", 0, &[NAME], &["removes"], "");
+}
+
+#[test]
+fn an_option_or_a_name_that_a_verb_would_ignore_is_status_2() {
+    let host = Host::new();
+    let defs = host.at("defs");
+    let definitions = ["--definitions", defs.to_str().unwrap()];
+    for (option, verbs) in [
+        (&["--force"][..], &["remove"][..]),
+        (&["--merge"], &["add", "replace"]),
+        (&["--jobs", "1"], &["add", "replace"]),
+        (&["--json"], &["status", "doctor"]),
+        (&["--min-age", "0"], &["gc"]),
+        (&definitions, &["status", "verify", "gc"]),
+    ] {
+        for verb in ["add", "replace", "remove", "status", "verify", "gc", "doctor"] {
+            let name: &[&str] = if ["gc", "doctor"].contains(&verb) { &[] } else { &[NAME] };
+            let output = host.run(&[&[verb], name, option].concat(), "");
+            let error = text(&output.stderr);
+            let is_refused = error.contains(&format!("aa-load: {} does not go with {verb}", option[0]));
+            assert_eq!(output.status.code() == Some(2), is_refused, "{verb} {option:?}: {error}");
+            assert_eq!(is_refused, !verbs.contains(&verb), "{verb} {option:?}: {error}");
+        }
+    }
+    // Without a verb it is replace.
+    host.expect(&["--force", NAME], "", 2, &[], &["--force does not go with replace"], "");
+    for verb in ["gc", "doctor"] {
+        host.expect(&[verb, "x"], "", 2, &[], &[&format!("{verb} is of the whole host")], "");
+    }
+    // Those that are of the design's own line go with every verb.
+    for verb in ["remove", "status", "verify", "gc", "doctor"] {
+        let output = host.run(&[verb, "--dry-run", "--no-cache", "--include", "/x"], "");
+        assert_ne!(output.status.code(), Some(2), "{verb}: {}", text(&output.stderr));
+    }
 }
 
 #[test]

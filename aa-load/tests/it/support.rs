@@ -103,7 +103,9 @@ impl Host {
             ("--parameters", "parameters"),
             ("--parser", "parser"),
         ] {
-            let unwanted = option == "--cache-dir" && args.contains(&"--no-cache");
+            let is_asked = ["status", "verify", "gc"].iter().any(|verb| args.contains(verb));
+            let unwanted = option == "--cache-dir" && args.contains(&"--no-cache")
+                || option == "--definitions" && !is_asked;
             if !args.contains(&option) && !unwanted {
                 command.arg(option).arg(self.at(path));
             }

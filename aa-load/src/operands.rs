@@ -41,29 +41,45 @@ fn open(operand: String, directory: &Path) -> Box<dyn Iterator<Item = Item> + Se
         return Box::new(std::iter::once((Place::Profile(name), Ok(profile))));
     }
     let printable = Printable(&operand).to_string();
-    let one = |error| {
-        let item: Item = (Place::Operand(printable.clone()), error);
+    let one = |result| {
+        let item: Item = (Place::Host, result);
         Box::new(std::iter::once(item))
     };
     let path = PathBuf::from(&operand);
     let mut reader = match File::open(&path) {
         Ok(file) => BufReader::new(file),
+        Err(source) if source.kind() == io::ErrorKind::NotFound && !operand.contains('/') => {
+            return one(Err(Error::Nothing(operand)));
+        }
         Err(source) => return one(Err(Error::Operand { operand, source })),
     };
     // A record opens with a brace, and no profile does.
     let first = reader.fill_buf().map(|bytes| bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace()));
     match first {
         Ok(Some(b'{')) => Box::new(Records::new(printable, Box::new(reader))),
-        Ok(_) => one(profile_file(path)),
+        Ok(_) => one(profile_file(&path)),
         Err(source) => one(Err(Error::Operand { operand, source })),
     }
 }
 
-fn profile_file(path: PathBuf) -> Result<Profile, Error> {
-    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-    let Some(name) = name else { return Err(Error::FileName(path)) };
-    let file = std::path::absolute(&path).map_err(|source| Error::Read { path, source })?;
+fn profile_file(path: &Path) -> Result<Profile, Error> {
+    let Some(name) = name_of(path) else { return Err(Error::FileName(path.to_owned())) };
+    let file = std::path::absolute(path).map_err(Error::host(path))?;
     Ok(Profile { name, file })
+}
+
+/// The profile that a file is named after.
+fn name_of(file: &Path) -> Option<ProfileName> {
+    file.file_name()?.to_str()?.parse().ok()
+}
+
+/// What a record speaks of. Who edits it chooses the directory, in which there are locks too, and no more.
+fn profile_of(record: &Rendered) -> Result<Profile, Error> {
+    let file = PathBuf::from(record.file.as_str());
+    if name_of(&file) != Some(record.profile) {
+        return Err(Error::FileName(file));
+    }
+    Ok(Profile { name: record.profile, file })
 }
 
 struct Records {
@@ -108,10 +124,7 @@ impl Iterator for Records {
             }
             let item = parse_line::<Rendered>(text.trim_end_matches('\n'));
             return Some(match item {
-                Ok(record) => {
-                    let file = PathBuf::from(record.file.as_str());
-                    (Place::Profile(record.profile), Ok(Profile { name: record.profile, file }))
-                }
+                Ok(record) => (Place::Profile(record.profile), profile_of(&record)),
                 Err(error) => (place, Err(error.into())),
             });
         }
@@ -150,7 +163,48 @@ mod tests {
         assert!(matches!(items[3], (Place::Line(_, 3), Err(Error::Record(_)))));
         assert!(matches!(items[4].1, Err(Error::Twice)));
         assert!(matches!(items[5].1, Err(Error::FileName(_))));
-        assert!(matches!(items[6].1, Err(Error::Operand { .. })));
+        let told = |item: &Item| format!("{}{}", item.0, item.1.as_ref().unwrap_err());
+        assert_eq!(told(&items[6]), "/nonexistent: no such file or directory");
+        let strange =
+            format!("{}: a profile file must be named after its profile, libvirt-<uuid>", strange.display());
+        assert_eq!(told(&items[5]), strange);
+    }
+
+    #[test]
+    fn an_operand_that_is_nothing_is_told_what_it_could_be() {
+        let told = |operand: &str| {
+            let (place, result) = items(&[operand.to_owned()], Path::new("/d")).next().unwrap();
+            let error = result.unwrap_err();
+            assert_eq!(error.exit(), aa_contract::Exit::Refused);
+            format!("{place}{error}")
+        };
+        let kinds = "is no verb (add, replace, remove, status, verify, gc, doctor), profile name (libvirt-<uuid>) or file";
+        assert_eq!(told("stauts"), format!("\"stauts\" {kinds}"));
+        let uuid = NAME.strip_prefix("libvirt-").unwrap();
+        assert_eq!(told(uuid), format!("\"{uuid}\" {kinds}; did you mean {NAME}?"));
+        let upper = uuid.to_uppercase();
+        assert_eq!(told(&upper), format!("\"{upper}\" {kinds}; did you mean {NAME}?"));
+        assert_eq!(told("./stauts"), "./stauts: no such file or directory");
+    }
+
+    #[test]
+    fn a_record_names_no_file_but_one_that_is_named_after_its_profile() {
+        let own = format!("/d/{NAME}");
+        for (file, is_own) in [
+            (own.clone(), true),
+            (format!("/elsewhere/{NAME}"), true),
+            ("/d/TEMPLATE.qemu".to_owned(), false),
+            (own.replace('a', "b"), false),
+            (format!("{own}/x"), false),
+        ] {
+            let text = record(NAME).replace(&format!("\"{own}\""), &format!("\"{file}\""));
+            let item = Records::new("in".into(), Box::new(io::Cursor::new(text))).next().unwrap();
+            assert!(matches!(item.0, Place::Profile(name) if name.to_string() == NAME), "{file}");
+            match item.1 {
+                Ok(profile) => assert!(is_own && profile.file == Path::new(&file), "{file}"),
+                Err(error) => assert!(!is_own && matches!(error, Error::FileName(_)), "{file}: {error}"),
+            }
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ const LONGEST_NAME: usize = 8 << 10;
 
 /// Looks includes up, and remembers what it has read for as long as the file is the same.
 #[derive(Debug)]
-pub(crate) struct Inputs {
+pub(crate) struct Sources {
     base: PathBuf,
     include: Vec<PathBuf>,
     known: Mutex<HashMap<PathBuf, Arc<Node>>>,
@@ -57,16 +57,16 @@ struct Next {
 /// Device, inode, size, times of modification and change in nanoseconds. The time of change cannot be set back.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
-impl Inputs {
+impl Sources {
     pub(crate) fn new(base: &Path, include: &[PathBuf]) -> Self {
         Self { base: base.to_owned(), include: include.to_vec(), known: Mutex::default() }
     }
 
-    /// The digest of `file` and of everything that it reaches. Absent files count as absent, and unreadable ones as
-    /// unreadable: the parser will tell.
+    /// The digest of `file` and of everything that it reaches. Absent files count as absent: the parser will tell.
     ///
     /// # Errors
-    /// A file that another user can change, more than a profile can have, or a name that is not understood.
+    /// A file that cannot be read, since nobody knows whether it is still what it was; one that another user can change,
+    /// more than a profile can have, or a name that is not understood.
     pub(crate) fn sum(&self, file: &Path) -> Result<Sum, Problem> {
         let mut pending = vec![file.to_owned()];
         if let Some(name) = file.file_name() {
@@ -81,7 +81,7 @@ impl Inputs {
     /// The same of everything that a text reaches, without the text, and which of it is policy.
     ///
     /// # Errors
-    /// As with [`Inputs::sum`].
+    /// As with [`Sources::sum`].
     pub(crate) fn sum_of_text(&self, text: &str) -> Result<(Sum, Vec<PathBuf>), Problem> {
         self.sum_of(self.next(Path::new("a profile"), text.as_bytes())?, |_| true)
     }
@@ -147,10 +147,13 @@ impl Inputs {
             let content = Sha256::new().chain_update(kind).chain_update(content).finalize().into();
             Ok(Node { stamp, content, next })
         };
-        let failed = |error: &io::Error| node(b"none ", format!("{:?}", error.kind()).as_bytes(), Vec::new());
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => node(b"none", b"", Vec::new()),
+            _ => Err(Problem::of(path)(error)),
+        };
         // A device or a pipe in a profile's place must not be waited for; the parser reads nothing from it.
         let metadata = match fs::metadata(path) {
-            Err(error) => return failed(&error),
+            Err(error) => return failed(error),
             Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
                 return node(b"special", b"", Vec::new());
             }
@@ -161,7 +164,7 @@ impl Inputs {
             let mut names: Vec<PathBuf> =
                 match fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
                     Ok(entries) => entries.iter().map(fs::DirEntry::path).collect(),
-                    Err(error) => return failed(&error),
+                    Err(error) => return failed(error),
                 };
             names.sort_unstable();
             // The names are part of the digest as paths; directories in it are not entered by the parser.
@@ -171,7 +174,7 @@ impl Inputs {
         }
         let mut bytes = Vec::new();
         match fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)) {
-            Err(error) => failed(&error),
+            Err(error) => failed(error),
             Ok(_) if bytes.len() as u64 > LARGEST => {
                 Err(Problem::new(path, "a file larger than policy can be"))
             }
@@ -381,8 +384,8 @@ mod tests {
         fn path(&self, name: &str) -> PathBuf {
             self.dir.path().join(name)
         }
-        fn inputs(&self) -> Inputs {
-            Inputs::new(&self.path("base"), &[self.path("more")])
+        fn sources(&self) -> Sources {
+            Sources::new(&self.path("base"), &[self.path("more")])
         }
     }
 
@@ -390,10 +393,10 @@ mod tests {
     fn each_change_changes_the_sum_and_its_undoing_brings_it_back() {
         let tree = Tree::new();
         // One that remembers, and a fresh one each time: they must agree.
-        let inputs = tree.inputs();
+        let sources = tree.sources();
         let sum = || {
-            let sum = inputs.sum(&tree.profile).unwrap();
-            assert_eq!(sum, tree.inputs().sum(&tree.profile).unwrap());
+            let sum = sources.sum(&tree.profile).unwrap();
+            assert_eq!(sum, tree.sources().sum(&tree.profile).unwrap());
             sum
         };
         let first = sum();
@@ -428,8 +431,8 @@ mod tests {
     #[test]
     fn an_older_date_and_the_same_size_hide_nothing() {
         let tree = Tree::new();
-        let inputs = tree.inputs();
-        let before = inputs.sum(&tree.profile).unwrap();
+        let sources = tree.sources();
+        let before = sources.sum(&tree.profile).unwrap();
         let include = tree.path("base/a/2");
         let times = fs::metadata(&include).unwrap().modified().unwrap();
         // Not within one tick of the clock that stamps files.
@@ -437,15 +440,16 @@ mod tests {
         fs::write(&include, "include <a/1>\n/oth r,\n").unwrap();
         fs::File::options().write(true).open(&include).unwrap().set_modified(times).unwrap();
         assert_eq!(fs::metadata(&include).unwrap().modified().unwrap(), times);
-        assert_ne!(inputs.sum(&tree.profile).unwrap(), before);
+        assert_ne!(sources.sum(&tree.profile).unwrap(), before);
     }
 
     #[test]
     fn only_what_profiles_share_is_remembered() {
         let tree = Tree::new();
-        let inputs = tree.inputs();
-        let known = || inputs.known.lock().unwrap().keys().cloned().collect::<std::collections::HashSet<_>>();
-        inputs.sum(&tree.profile).unwrap();
+        let sources = tree.sources();
+        let known =
+            || sources.known.lock().unwrap().keys().cloned().collect::<std::collections::HashSet<_>>();
+        sources.sum(&tree.profile).unwrap();
         let shared = known();
         assert!(shared.contains(&tree.path("base/a/1")), "{shared:?}");
         for number in 0..10 {
@@ -457,9 +461,9 @@ mod tests {
             for (file, text) in [(name.clone(), text), (format!("{name}.files"), "/f r,\n".into())] {
                 fs::write(tree.path(&file), text).unwrap();
             }
-            let before = inputs.sum(&tree.path(&name)).unwrap();
+            let before = sources.sum(&tree.path(&name)).unwrap();
             fs::write(tree.path(&format!("{name}.files")), "/g r,\n").unwrap();
-            assert_ne!(inputs.sum(&tree.path(&name)).unwrap(), before);
+            assert_ne!(sources.sum(&tree.path(&name)).unwrap(), before);
         }
         assert_eq!(known(), shared);
     }
@@ -468,22 +472,39 @@ mod tests {
     fn equal_base_names_in_two_directories_are_two() {
         let tree = Tree::new();
         fs::copy(&tree.profile, tree.path("more/p")).unwrap();
-        let sum = |path: &Path| tree.inputs().sum(path).unwrap();
+        let sum = |path: &Path| tree.sources().sum(path).unwrap();
         assert_ne!(sum(&tree.profile), sum(&tree.path("more/p")));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_what_is_absent() {
+        let tree = Tree::new();
+        let first = tree.sources().sum(&tree.profile).unwrap();
+        let opt = tree.path("base/a/opt");
+        symlink("opt", &opt).unwrap();
+        assert!(tree.sources().sum(&tree.profile).unwrap_err().path.ends_with("base/a/opt"));
+        fs::remove_file(&opt).unwrap();
+        // The twins: nothing is there, by name or because what is above it is a file.
+        symlink("none", &opt).unwrap();
+        assert_eq!(tree.sources().sum(&tree.profile).unwrap(), first);
+        fs::remove_file(&opt).unwrap();
+        fs::remove_dir_all(tree.path("more/a")).unwrap();
+        fs::write(tree.path("more/a"), "").unwrap();
+        assert_eq!(tree.sources().sum(&tree.profile).unwrap(), first);
     }
 
     #[test]
     fn what_is_no_file_neither_hangs_nor_passes_for_one() {
         let tree = Tree::new();
-        let before = tree.inputs().sum(&tree.profile).unwrap();
+        let before = tree.sources().sum(&tree.profile).unwrap();
         nix::unistd::mkfifo(&tree.path("base/a/opt"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_ne!(tree.inputs().sum(&tree.profile).unwrap(), before);
+        assert_ne!(tree.sources().sum(&tree.profile).unwrap(), before);
     }
 
     #[test]
     fn a_name_stands_for_each_place_where_the_parser_may_look() {
         let tree = Tree::new();
-        let places = |name: &[u8]| tree.inputs().places(name);
+        let places = |name: &[u8]| tree.sources().places(name);
         let below = |name: &str| {
             vec![Path::new("/").join(name), tree.path("base").join(name), tree.path("more").join(name)]
         };
@@ -498,7 +519,7 @@ mod tests {
         fs::create_dir(tree.path("base/abi")).unwrap();
         fs::write(tree.path("base/abi/3.0"), "features").unwrap();
         let policy =
-            |text: &str| tree.inputs().sum_of_text(text).unwrap().1.contains(&tree.path("base/abi/3.0"));
+            |text: &str| tree.sources().sum_of_text(text).unwrap().1.contains(&tree.path("base/abi/3.0"));
         assert!(!policy("abi <abi/3.0>,\n"));
         assert!(policy("include <abi/3.0>\n"));
         assert!(

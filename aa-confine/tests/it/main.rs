@@ -18,6 +18,24 @@ fn apparmor_is_on() -> bool {
 }
 
 #[test]
+fn a_command_without_its_mark_is_told_what_is_missing() {
+    let said = |arguments: &[&str]| {
+        let run = aa_confine().args(["--uuid", GUEST]).args(arguments).output().unwrap();
+        assert_eq!(run.status.code(), Some(125));
+        String::from_utf8(run.stderr).unwrap()
+    };
+    let tip = "tip: write -- before the command\n";
+    let missing = said(&["qemu-system-x86_64", "-M", "q35"]);
+    assert!(
+        missing.contains("unexpected argument 'qemu-system-x86_64'") && missing.contains(tip),
+        "{missing}"
+    );
+    for other in [&["-M"][..], &["--", "qemu"], &["--now"]] {
+        assert!(!said(other).contains(tip), "{other:?}");
+    }
+}
+
+#[test]
 fn nothing_is_executed_without_the_profile() {
     let directory = tempfile::tempdir().unwrap();
     let trace = directory.path().join("trace");
