@@ -1,5 +1,7 @@
 //! What a container may mount by this project's own policy, by what the parser makes of its rules.
 
+use std::collections::BTreeSet;
+
 use aa_tests::compiled::{allows_mount, compile_text};
 use nix::mount::MsFlags;
 
@@ -27,7 +29,7 @@ const OWN: [&str; 11] = [
     "sysfs",
     "tmpfs",
 ];
-const OTHERS: [&str; 42] = [
+const OTHERS: [&str; 43] = [
     "9p",
     "apparmorfs",
     "autofs",
@@ -65,12 +67,26 @@ const OTHERS: [&str; 42] = [
     "selinuxfs",
     "smackfs",
     "squashfs",
+    "sysv",
     "tracefs",
     "udf",
     "vfat",
     "virtiofs",
     "xfs",
 ];
+
+/// Names that are nearly one of a container's own: cut short, with another letter somewhere, or with one more.
+fn neighbours() -> BTreeSet<String> {
+    let of = |kind: &str| {
+        let cut = (1..kind.len()).map(|at| kind[..at].to_owned());
+        let other = (0..kind.len()).map(|at| format!("{}X{}", &kind[..at], &kind[at + 1..]));
+        let more = ["x", "2", "22", ".x"].map(|more| format!("{kind}{more}"));
+        cut.chain(other).chain(more).collect::<Vec<_>>()
+    };
+    let mut names: BTreeSet<String> = OWN.into_iter().flat_map(of).collect();
+    names.retain(|name| !OWN.contains(&name.as_str()));
+    names
+}
 
 #[test]
 #[ignore = "needs apparmor_parser"]
@@ -93,6 +109,9 @@ fn a_container_mounts_its_own_kinds_and_no_other() {
             assert!(!allows_mount(&container, "/mnt/", "/dev/vda", kind, flags), "{kind} {flags:#x}");
             assert!(allows_mount(&any, "/mnt/", "/dev/vda", kind, flags), "{kind} {flags:#x}");
         }
+    }
+    for kind in neighbours() {
+        assert!(!allows_mount(&container, "/mnt/", "none", &kind, 0), "{kind}");
     }
 }
 
