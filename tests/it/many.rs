@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use aa_tests::directory_in_memory;
 
-use crate::tools::{testqemu, tool};
+use crate::tools::{bare_host, testqemu, tool};
 
 /// A parser that «compiles» the smallest stream that is a profile of the asked name (see aa-load's `blob`), with nothing
 /// but what its shell has built in; each run starts thousands of times.
@@ -57,7 +57,13 @@ fn pipe(count: usize) -> Ran {
         command.stderr(fs::File::create(at(&format!("said.{number}"))).unwrap());
         command
     };
-    let mut derive = timed(0, "aa-derive").arg(at("xml")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut derive = timed(0, "aa-derive")
+        .arg("--root")
+        .arg(bare_host())
+        .arg(at("xml"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut render = timed(1, "aa-render")
         .args(["--dir".into(), at("profiles"), "--base".into(), at("base")])
         .stdin(derive.stdout.take().unwrap())

@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use aa_tests::compiled::{allows_mount, compile_text};
 use nix::mount::MsFlags;
 
-use crate::tools::{output, tool};
+use crate::tools::{derive, output, render_whole};
 
 const LXC: &str = "<domain type='lxc' id='2'><name>container</name><uuid>a22e3930-d87a-584e-22b2-1d8950212bac</uuid>\
     <os><type arch='x86_64'>exe</type><init>/sbin/init</init></os>\
     <devices><filesystem type='mount'><source dir='/srv/container'/><target dir='/'/></filesystem></devices></domain>";
 
 fn container() -> Vec<u8> {
-    let record = output(&mut tool("aa-derive"), LXC);
-    compile_text(output(tool("aa-render").args(["--stdout", "--base", "/nonexistent"]), &record)).unwrap()
+    let record = output(&mut derive(), LXC);
+    compile_text(output(&mut render_whole(), &record)).unwrap()
 }
 
 const OWN: [&str; 11] = [
