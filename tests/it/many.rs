@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use aa_tests::directory_in_memory;
+use aa_tests::{directory_in_memory, own_directory};
 
 use crate::tools::{bare_host, testqemu, tool};
 
@@ -38,7 +38,7 @@ fn pipe(count: usize) -> Ran {
     for made in
         ["xml", "profiles", "base", "fs/apparmor/policy/profiles", "fs/apparmor/features/policy", "proc"]
     {
-        fs::create_dir_all(at(made)).unwrap();
+        own_directory(&at(made));
     }
     fs::write(at("fs/apparmor/features/policy/set_load"), "yes\n").unwrap();
     fs::write(at("parser"), PARSER).unwrap();

@@ -11,6 +11,7 @@ pub mod compiled;
 pub mod numbers;
 pub mod strace;
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -25,6 +26,14 @@ const ROOM: u64 = 256 << 20;
 pub fn directory_in_memory() -> tempfile::TempDir {
     let in_memory = tempfile::tempdir_in("/dev/shm").ok().filter(|dir| serves(dir.path()));
     in_memory.unwrap_or_else(|| tempfile::tempdir().unwrap())
+}
+
+/// Makes a directory with those above it in which nobody else may make files, whatever the umask.
+///
+/// # Panics
+/// It cannot be made.
+pub fn own_directory(path: &Path) {
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).unwrap();
 }
 
 /// Whether a program that is written there can be executed, and there is room; containers often have neither in /dev/shm.

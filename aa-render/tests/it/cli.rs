@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::{PROFILE, Place, UUID, as_lxc, disk, record, record_of, rule, run, spawn};
@@ -491,8 +491,30 @@ fn a_directory_is_made_but_not_its_parents() {
     assert_eq!(run(&deep, &[]).0, 3);
     assert_eq!(run(&place.dir().join("a"), &["--dry-run"]).0, 0);
     assert!(!place.dir().join("a").exists());
+    // Nor is one made for what comes to nothing.
+    let run_on =
+        |args: &[&str], input: &str| crate::support::run_in(&place.dir().join("a"), &base, args, input).0;
+    assert_eq!((run_on(&["/nonexistent"], ""), run_on(&[], ""), run_on(&[], "{}\n")), (3, 0, 1));
+    assert!(!place.dir().join("a").exists());
     assert_eq!(run(&place.dir().join("a"), &[]).0, 0);
     assert!(place.dir().join("a").join(PROFILE).exists());
+}
+
+#[test]
+fn a_directory_that_is_made_is_one_to_write_into_whatever_the_umask() {
+    for umask in ["002", "077", "000"] {
+        let place = Place::new();
+        let dir = place.dir().join("new");
+        for input in [record(&disk()), record(&rule("/b", "r"))] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_aa-render")]);
+            shell.arg("--dir").arg(&dir).arg("--base").arg(place.base()).stdout(Stdio::null());
+            let output = crate::support::spawned(&mut shell, &input);
+            assert!(output.status.success(), "{umask}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o7777, 0o755, "{umask}");
+        assert_eq!(fs::metadata(dir.join(PROFILE)).unwrap().permissions().mode() & 0o7777, 0o644, "{umask}");
+    }
 }
 
 #[test]
