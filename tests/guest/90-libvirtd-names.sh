@@ -22,7 +22,7 @@ plain_names() {
     printf '%s\n' 'a b#c' "it's %n" 'ä日' '@{pid}' 'back\slash' '$(id)' '-rf' '7-victim' 'default'
 }
 
-# Each of these has what that one refuses.
+# Each of these has what that one refuses, and so does ours.
 other_names() {
     printf '%s\n' 'star*' '[abc]' '{a,b}' 'qu"ote' '..' 'sl/ash'
 }
@@ -63,7 +63,6 @@ case_each_name_is_confined_or_refused() {
         rm -f define.out start.out
         virsh undefine --domain "$uuid" >/dev/null 2>&1 || true
     done < <(plain_names && other_names)
-    # None of the plain ones is refused, and what would be another directory is not started.
-    plain_names | diff - <(head -n 9 confined)
-    printf '%s\n' '..' 'sl/ash' | diff - <(tail -n 2 refused)
+    plain_names | diff - confined
+    other_names | diff - refused
 }
