@@ -68,8 +68,6 @@ impl Appended {
         let (uses, node): (&[Feature], Option<&'static str>) = match path.as_str() {
             "/dev/userfaultfd" => (&[], None),
             "/dev/vhost-net" => (&[Feature::VhostNet], None),
-            "/dev/vhost-scsi" => (&[Feature::Scsi], None),
-            "/dev/vhost-vsock" => (&[Feature::Vsock], None),
             path if path == "/dev/net/tun" || is_macvtap(path) => {
                 if may_be_vhost {
                     (&[Feature::Tap, Feature::VhostNet], Some("/dev/vhost-net"))
@@ -78,6 +76,10 @@ impl Appended {
                 }
             }
             path if path.starts_with("/dev/bus/usb/") => (&[Feature::Usb], None),
+            // Of a vhost-scsi adapter libvirtd names its target and not the node, which it opens itself and hands over.
+            path if path.starts_with("/sys/kernel/config/target/vhost/") => {
+                (&[Feature::Scsi], Some("/dev/vhost-scsi"))
+            }
             path => match path.strip_prefix("/dev/vfio/") {
                 Some(group) if is_number(group) => (&[Feature::Vfio], Some("/dev/vfio/vfio")),
                 Some(_) => (&[Feature::Vfio], None),
@@ -218,6 +220,12 @@ mod tests {
             ("/dev/vfio/12", vec![Feature::Vfio], "/dev/vfio/vfio rw"),
             ("/dev/vfio/devices/vfio0", vec![Feature::Vfio], ""),
             ("/dev/bus/usb/001/002", vec![Feature::Usb], ""),
+            (
+                "/sys/kernel/config/target/vhost/naa.5123456789abcde0",
+                vec![Feature::Scsi],
+                "/dev/vhost-scsi rw",
+            ),
+            ("/sys/kernel/config/target/iscsi", vec![Feature::Disk], ""),
             ("/dev/net/tun", vec![Feature::Tap, Feature::VhostNet], "/dev/vhost-net rw"),
             ("/dev/tap12", vec![Feature::Tap, Feature::VhostNet], "/dev/vhost-net rw"),
             ("/dev/userfaultfd", vec![], ""),

@@ -543,6 +543,11 @@ fn a_node_that_is_plugged_in_brings_what_its_device_needs() {
         ("/dev/vfio/12", "/sys/kernel/iommu_groups/{,**} r,", "\"/dev/vfio/vfio\" rw,"),
         ("/dev/bus/usb/001/002", "network netlink raw,", ""),
         ("/dev/net/tun", "/sys/module/vhost/parameters/max_mem_regions r,", "\"/dev/vhost-net\" rw,"),
+        (
+            "/sys/kernel/config/target/vhost/naa.5123456789abcde0",
+            "/sys/module/vhost/parameters/max_mem_regions r,",
+            "\"/dev/vhost-scsi\" rw,",
+        ),
         ("/srv/first-disk.img", "/sys/devices/virtual/block/*/dm/uuid r,", ""),
     ] {
         let (tree, xml, minimal) = minimal_guest();
