@@ -163,8 +163,17 @@ impl Batch<'_> {
             let text = line.strip_suffix(b"\n").unwrap_or(&line);
             match parse(text) {
                 Ok(record) => self.serve(&record, &place)?,
-                Err((column, reason)) => {
-                    self.report(&format_args!("{place}:{column}: {reason}"), Exit::Refused);
+                // What begins so is no file of records, and each of its lines would be one error more.
+                Err(error) if number == 1 && !error.is_object => {
+                    let column = error.column;
+                    self.report(&format_args!("{place}:{column}: not a record: one JSON object a line is expected (aa-derive without --pretty)"), Exit::Refused);
+                    break;
+                }
+                Err(RecordError { column, reason, .. }) => {
+                    self.report(
+                        &format_args!("{place}:{column}: not a record: {}", Printable(&reason)),
+                        Exit::Refused,
+                    );
                 }
             }
         }
@@ -272,7 +281,7 @@ impl Batch<'_> {
         if new.base.is_some() && !self.renderer.base_includes(&new, profile, &rules) {
             let path = self.renderer.layout().path(profile, Part::Base)?;
             let path = Printable(path.as_str());
-            self.say(&format_args!("{path}: warning: it does not include the rules file, so no rule is in force; --renew makes it anew"));
+            self.say(&format_args!("{path}: warning: it does not include the rules file, so no rule is in force; --renew makes it again"));
         }
         for path in self.renderer.denied_grants(&new, profile)? {
             self.say(&format_args!(
@@ -300,7 +309,7 @@ impl Batch<'_> {
         Ok(to_line(&record).unwrap_or_default())
     }
 
-    /// The unified diff of each file, and the additions that the new profile takes in besides.
+    /// The unified diff of each file, and the additions that the new profile takes in as well.
     fn difference(&self, profile: ProfileName, old: &Contents, new: &Contents) -> Outcome {
         let layout = self.renderer.layout();
         let mut out = String::new();
@@ -378,17 +387,14 @@ fn end_of_links(path: &Path) -> Option<PathBuf> {
     (resolved != path).then_some(resolved)
 }
 
-/// One record, or the column and the reason.
-fn parse(line: &[u8]) -> Result<Derived, (usize, String)> {
-    let text =
-        std::str::from_utf8(line).map_err(|error| (error.valid_up_to() + 1, "not UTF-8".to_owned()))?;
-    parse_line(text).map_err(|error| {
-        let RecordError::Json(json) = &error;
-        let place = format!(" at line {} column {}", json.line(), json.column());
-        let reason = json.to_string();
-        let reason = reason.strip_suffix(place.as_str()).unwrap_or(&reason);
-        (json.column().max(1), format!("not a record: {}", Printable(reason)))
-    })
+/// One record.
+fn parse(line: &[u8]) -> Result<Derived, RecordError> {
+    let text = std::str::from_utf8(line).map_err(|error| RecordError {
+        column: error.valid_up_to() + 1,
+        reason: "it is not UTF-8".to_owned(),
+        is_object: false,
+    })?;
+    parse_line(text)
 }
 
 /// Ends of file names that the parser passes over in a directory: what package managers and editors leave

@@ -7,8 +7,6 @@
 use aa_contract::{Access, Derived, Feature, LiteralPath, Rule, Target, VirtType};
 use serde::{Deserialize, Serialize};
 
-use crate::extra::is_below;
-
 /// How long an appended grant lasts. It never outlasts the guest's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,7 +44,7 @@ impl Appended {
             None if is_never_named(&target) => (Access::RWK, Lasts::WhileRunning),
             None => (Access::RWK, Lasts::UntilUpdate),
         };
-        Self { rule: allow(target, access), lasts }
+        Self { rule: Rule::plain(target, access), lasts }
     }
 
     /// Whether a plain `-r` with these rules of the XML keeps it.
@@ -87,7 +85,7 @@ impl Appended {
             },
         };
         let node = node.and_then(|node| LiteralPath::new(node).ok());
-        Brings { uses: uses.to_vec(), node: node.map(|node| allow(Target::Path(node), Access::RW)) }
+        Brings { uses: uses.to_vec(), node: node.map(|node| Rule::plain(Target::Path(node), Access::RW)) }
     }
 }
 
@@ -98,10 +96,6 @@ pub struct Brings {
     pub uses: Vec<Feature>,
     /// The node that serves all devices of the kind.
     pub node: Option<Rule>,
-}
-
-fn allow(target: Target, access: Access) -> Rule {
-    Rule { target, access, deny: false, owner: false, audit: false, origin: None }
 }
 
 /// The rule of the XML that allows anything of `target`.
@@ -135,7 +129,7 @@ pub fn is_covered(wanted: &Rule, rules: &[Rule]) -> bool {
         !rule.owner
             && rule.access.includes(wanted.access)
             && (rule.target == wanted.target
-                || matches!(&rule.target, Target::Glob(glob) if is_below(glob, &wanted.target)))
+                || matches!(&rule.target, Target::Glob(glob) if glob.has_below(&wanted.target)))
     };
     !rules.iter().any(|rule| rule.deny) && rules.iter().any(allows)
 }

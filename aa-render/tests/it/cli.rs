@@ -97,6 +97,27 @@ fn what_is_not_a_record_is_refused_and_nothing_is_written() {
     assert!(!place.file("").exists());
 }
 
+/// Not each of its lines by itself. Behind a record a line that is none is one bad line.
+#[test]
+fn what_is_no_file_of_records_is_told_once() {
+    let place = Place::new();
+    let value: serde_json::Value = serde_json::from_str(&record(&disk())).unwrap();
+    let pretty = serde_json::to_string_pretty(&value).unwrap();
+    let why = "not a record: one JSON object a line is expected (aa-derive without --pretty)";
+    for (input, column) in [(pretty.as_str(), 1), ("<domain>\n</domain>\n", 1), ("[1,\n2]\n", 1)] {
+        let (status, out, err) = place.run(&[], input);
+        assert_eq!((status, out.as_str(), err), (1, "", format!("aa-render: stdin:1:{column}: {why}\n")));
+    }
+    // The next input is read all the same.
+    let file = place.dir().join("pretty.json");
+    fs::write(&file, &pretty).unwrap();
+    let (status, out, err) = place.run(&[file.to_str().unwrap(), "-"], &record(&disk()));
+    assert_eq!((status, out.lines().count(), err.lines().count()), (1, 1, 1), "{err}");
+    let (status, out, err) = place.run(&[], &format!("{0}{{\n{0}", record(&disk())));
+    assert_eq!((status, out.lines().count(), err.lines().count()), (1, 2, 1), "{err}");
+    assert!(err.starts_with("aa-render: stdin:2:1: not a record: EOF while parsing an object"), "{err}");
+}
+
 #[test]
 fn a_file_that_is_not_there_does_not_stop_the_others() {
     let place = Place::new();
@@ -312,7 +333,7 @@ fn a_grant_survives_a_new_derivation_until_it_is_dropped() {
     assert!(!place.file(".grants").exists());
     let (status, _, err) = place.run(&["--drop", "/srv/backup.img", "--uuid", UUID], "");
     assert_eq!(status, 1);
-    assert!(err.contains("has no grant for \"/srv/backup.img\""), "{err}");
+    assert!(err.ends_with(&format!("--drop: {PROFILE}: no grant for \"/srv/backup.img\"\n")), "{err}");
     let (status, _, err) = place.run(&["--add", "rel", "--reason", "x", "--uuid", UUID], "");
     assert_eq!(status, 1);
     assert!(err.contains("--add: \"rel\" is not an absolute path"), "{err}");
