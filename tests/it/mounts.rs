@@ -78,8 +78,13 @@ const OTHERS: [&str; 43] = [
 /// Names that are nearly one of a container's own: cut short, with another letter somewhere, or with one more.
 fn neighbours() -> BTreeSet<String> {
     let of = |kind: &str| {
-        let cut = (1..kind.len()).map(|at| kind[..at].to_owned());
-        let other = (0..kind.len()).map(|at| format!("{}X{}", &kind[..at], &kind[at + 1..]));
+        let letters: Vec<char> = kind.chars().collect();
+        let cut = (1..letters.len()).map(|length| letters.iter().take(length).collect());
+        let other = (0..letters.len()).map(|at| {
+            let changed =
+                letters.iter().enumerate().map(|(index, letter)| if index == at { &'X' } else { letter });
+            changed.collect()
+        });
         let more = ["x", "2", "22", ".x"].map(|more| format!("{kind}{more}"));
         cut.chain(other).chain(more).collect::<Vec<_>>()
     };

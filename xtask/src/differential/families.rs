@@ -154,8 +154,11 @@ impl Case<'_> {
     }
 }
 
+/// A family, and whether such a grant belongs to it.
+type Narrowing = (&'static str, fn(&Case<'_>) -> bool);
+
 /// The families of such grants; the first that it belongs to counts.
-const NARROWER: [(&str, fn(&Case<'_>) -> bool); 20] = [
+const NARROWER: [Narrowing; 20] = [
     ("narrow-names", |case| case.is_by_name()),
     ("vhost-net-for-taps", |case| case.pattern == "/dev/vhost-net" && !case.uses(Feature::VhostNet)),
     ("vfio-groups", |case| case.pattern == "/dev/vfio/[0-9]*" && has(case.record, "/dev/vfio/vfio")),
@@ -582,8 +585,11 @@ impl<'a> Refusal<'a> {
     }
 }
 
+/// A family, and whether a refusal belongs to it.
+type Refusing = (&'static str, fn(&Refusal<'_>) -> bool);
+
 /// The families of refusals that the element has no part in; the first that it belongs to counts.
-const REFUSALS: [(&str, fn(&Refusal<'_>) -> bool); 14] = [
+const REFUSALS: [Refusing; 14] = [
     ("virtual-machine-types", |refusal| refusal.says("are not confined by AppArmor")),
     ("volumes", |refusal| refusal.says("is not resolved")),
     ("relative-paths", |refusal| refusal.says("is not an absolute path")),

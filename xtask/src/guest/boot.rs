@@ -252,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn no_case_takes_longer_than_a_guest_may_be_silent() {
+        let mut found = 0;
+        for file in WalkDir::new(crate::workspace::root().unwrap().join("tests/guest")) {
+            let file = file.unwrap().into_path();
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            for seconds in text.lines().filter_map(|line| line.strip_prefix("case_timeout=")) {
+                assert!(Duration::from_secs(seconds.parse().unwrap()) < SILENCE, "{}", file.display());
+                found += 1;
+            }
+        }
+        assert!(found > 10, "only {found}");
+    }
+
+    #[test]
     fn a_guest_may_run_for_as_long_as_it_reports() {
         let short = Duration::from_millis(1500);
         // Three times as long as it may be silent.
