@@ -82,7 +82,7 @@ pub enum VirtType {
 
 /// Who the guest is (libvirt's `formatdomain`, «General metadata» and «Operating system booting»).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a domain")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Domain {
     /// `<name>`

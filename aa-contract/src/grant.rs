@@ -11,7 +11,7 @@ use crate::rule::Rule;
 /// One line of `libvirt-<uuid>.grants`, which aa-render writes beside the profile and aa-load's
 /// `status` lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a grant")]
 pub struct Grant {
     version: Version,
     /// What is allowed.

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::matching::Steps;
 use crate::quote::escape_literal;
+use crate::rule::Target;
 use crate::text::Printable;
 
 /// Longest path or pattern accepted, in bytes. Linux takes paths of up to 4,095 bytes
@@ -171,6 +172,28 @@ impl Glob {
     /// something, a variable has its values alone), this is not: it is asked what a rule must not reach.
     pub fn matches(&self, path: &LiteralPath) -> bool {
         Steps::of(&self.0).match_all(path.as_str())
+    }
+
+    /// Whether this is `DIR/{,**}` or `DIR/**` for a literal DIR, and a rule for it grants all of `target` too. Of any other
+    /// pattern this is not told: false.
+    pub fn has_below(&self, target: &Target) -> bool {
+        let whole = self.0.strip_suffix("{,**}");
+        let Some(dir) = whole.or_else(|| self.0.strip_suffix("**")) else { return false };
+        // What is quoted has none of these.
+        if !dir.ends_with('/') || dir.contains(['*', '?', '[', '{']) {
+            return false;
+        }
+        let mut quoted = String::new();
+        let text = match target {
+            Target::Glob(glob) => glob.as_str(),
+            Target::Path(path) => {
+                escape_literal(path.as_str(), &mut quoted);
+                &quoted
+            }
+        };
+        // Of `DIR/**` the directory itself is no part, which a brace may stand for.
+        text.strip_prefix(dir)
+            .is_some_and(|rest| whole.is_some() || !rest.is_empty() && !rest.starts_with('{'))
     }
 
     /// The pattern as it stands between double quotes.
@@ -404,6 +427,29 @@ mod tests {
         let deep = format!("/{}{}", "{**,".repeat(1000), "}".repeat(1000));
         let path = LiteralPath::new(format!("/{}", "a".repeat(4000))).unwrap();
         assert!(Glob::new(deep).unwrap().matches(&path));
+    }
+
+    #[test]
+    fn a_directorys_pattern_has_what_is_below_it_and_no_neighbour() {
+        let glob = |pattern: &str| Glob::new(pattern).unwrap();
+        let path = |path: &str| Target::Path(LiteralPath::new(path).unwrap());
+        let pattern = |pattern: &str| Target::Glob(glob(pattern));
+        let (whole, inner) = (glob("/a\\052/b/{,**}"), glob("/a\\052/b/**"));
+        for below in
+            [path("/a*/b/c"), path("/a*/b/c/d"), pattern("/a\\052/b/c/{,**}"), pattern("/a\\052/b/**")]
+        {
+            assert!(whole.has_below(&below) && inner.has_below(&below), "{below:?}");
+        }
+        for itself in [path("/a*/b/"), pattern("/a\\052/b/{,**}"), pattern("/a\\052/b/{,c}")] {
+            assert!(whole.has_below(&itself) && !inner.has_below(&itself), "{itself:?}");
+        }
+        for beside in [path("/a*/b"), path("/a*/bc"), path("/axx/b/c"), pattern("/a\\052/{,**}")] {
+            assert!(!whole.has_below(&beside) && !inner.has_below(&beside), "{beside:?}");
+        }
+        // Of these it is not told.
+        for other in ["/*/{,**}", "/a{,**}", "/a**", "/a/*", "/a/b"] {
+            assert!(!glob(other).has_below(&path("/a/b")), "{other}");
+        }
     }
 
     #[test]

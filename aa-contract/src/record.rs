@@ -8,24 +8,43 @@ use crate::domain::{Domain, VirtType};
 use crate::path::LiteralPath;
 use crate::profile::ProfileName;
 use crate::rule::{Rule, RuleSet};
+use crate::text::Printable;
 
 /// The version of all three records. A reader refuses every other.
 pub const VERSION: u32 = 1;
 
 /// Why a line is not a record.
-#[derive(Debug, Error)]
-pub enum RecordError {
-    /// Not JSON of the record's shape; the text names the column.
-    #[error("not a record: {0}")]
-    Json(#[from] serde_json::Error),
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("not a record: {} (column {column})", Printable(.reason))]
+pub struct RecordError {
+    /// Where in the line, in bytes from 1.
+    pub column: usize,
+    /// What is wrong there, as it came from the input in part.
+    pub reason: String,
+    /// Whether the line is a JSON object, as far as it was read. If not, its input is of another kind, or was cut short.
+    pub is_object: bool,
+}
+
+impl From<serde_json::Error> for RecordError {
+    fn from(error: serde_json::Error) -> Self {
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let reason = error.to_string();
+        let reason = reason.strip_suffix(place.as_str()).unwrap_or(&reason).to_owned();
+        Self { column: error.column().max(1), reason, is_object: error.is_data() }
+    }
 }
 
 /// Reads one record from one line.
 ///
 /// # Errors
-/// [`RecordError`]: the line is not JSON, has an unknown or missing field or version, or a value
+/// [`RecordError`]: the line is no JSON object, has an unknown or missing field or version, or a value
 /// that its type refuses.
 pub fn parse_line<'de, T: Deserialize<'de>>(line: &'de str) -> Result<T, RecordError> {
+    // serde would take an array of the values too.
+    if !line.trim_ascii_start().starts_with('{') {
+        let reason = "it is no JSON object".to_owned();
+        return Err(RecordError { column: 1, reason, is_object: false });
+    }
     Ok(serde_json::from_str(line)?)
 }
 
@@ -196,7 +215,7 @@ pub enum NoteKind {
 
 /// Something a person should know of a record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a note")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Note {
     /// Why it was made.
@@ -265,7 +284,7 @@ impl Derived {
 
 /// The record as it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a record of aa-derive")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Derived"))]
 pub(crate) struct RawDerived {
     version: Version,
@@ -326,7 +345,7 @@ impl From<Derived> for RawDerived {
 
 /// What aa-render writes and aa-load reads: a profile on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a record of aa-render")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rendered {
     version: Version,
@@ -371,7 +390,7 @@ pub enum Mode {
 
 /// What aa-load writes: a profile in the kernel, or one that has left it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a record of aa-load")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Loaded {
     version: Version,
@@ -430,5 +449,27 @@ mod tests {
             assert!(parse_line::<Derived>(&LINE.replacen(from, to, 1)).is_err(), "{to}");
         }
         assert!(parse_line::<Derived>(&format!("{LINE} {LINE}")).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_column_and_in_the_records_words() {
+        let told = |line: &str| {
+            let RecordError { column, reason, is_object } = parse_line::<Derived>(line).unwrap_err();
+            (column, reason, is_object)
+        };
+        for line in ["", "{", "[]", "null", "{\"version\":1,", "x"] {
+            assert!(!told(line).2, "{line}");
+        }
+        // In the order of the fields, as an array.
+        let rendered = r#"[1,"libvirt-a22e3930-d87a-584e-22b2-1d8950212bac","/a","/b",true]"#;
+        assert!(!parse_line::<Rendered>(rendered).unwrap_err().is_object);
+        assert_eq!(told("{}"), (2, "missing field `version`".to_owned(), true));
+        let no_rule =
+            LINE.replace(r#"{"path":"/var/lib/libvirt/images/testqemu.img","#, r#""x",{"path":"/x","#);
+        let (column, reason, _) = told(&no_rule);
+        assert_eq!(reason, "invalid type: string \"x\", expected a rule");
+        assert_eq!(no_rule.get(column - 3..column), Some("\"x\""));
+        let error = parse_line::<Derived>("{}").unwrap_err().to_string();
+        assert_eq!(error, "not a record: missing field `version` (column 2)");
     }
 }

@@ -41,7 +41,7 @@ impl fmt::Display for Target {
 
 /// Where in the input a rule comes from, so that each grant can be explained.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "where a rule comes from")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Origin {
     /// Element path below `<domain>`, as in `devices/disk[1]/source`, or the option that asked for it.
@@ -75,7 +75,12 @@ pub struct Rule {
 impl Rule {
     /// A rule that allows `access` to `target`.
     pub fn allow(target: Target, access: Access, origin: Origin) -> Self {
-        Self { target, access, deny: false, owner: false, audit: false, origin: Some(origin) }
+        Self { origin: Some(origin), ..Self::plain(target, access) }
+    }
+
+    /// The same of no origin.
+    pub fn plain(target: Target, access: Access) -> Self {
+        Self { target, access, deny: false, owner: false, audit: false, origin: None }
     }
 
     /// The rule, if it is one that the parser takes.
@@ -92,7 +97,7 @@ impl Rule {
 
 /// The rule as it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a rule")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(rename = "Rule", extend("oneOf" = [{"required": ["path"]}, {"required": ["glob"]}])))]
 pub(crate) struct RawRule {

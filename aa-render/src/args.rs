@@ -20,7 +20,10 @@ Exit status:
   0  every record was rendered
   1  a record, grant or template was refused, or what a file of the profile says; each is named, the rest was done
   2  the call was wrong
-  3  the host failed: input or output, a template that is not there, a file that is no plain one of root's or the user's";
+  3  the host failed: input or output, a template that is not there, a file of the profile that is no regular file
+     owned by root or the caller
+
+In a pipe, use \"set -o pipefail\": an empty input is no error for the next tool.";
 
 /// Makes AppArmor profiles: reads aa-derive's records, writes profile files, and prints a record of
 /// each profile for aa-load
@@ -62,7 +65,7 @@ pub struct Args {
     /// Allow what this guest uses and nothing else, without libvirt's abstraction
     #[arg(long)]
     pub minimal: bool,
-    /// Make the base profile anew even if there is one
+    /// Make the base profile again even if there is one
     #[arg(long)]
     pub renew: bool,
     /// Grant a path for a while, through every new rendering [access: rwk]
@@ -82,8 +85,8 @@ pub struct Args {
     /// The same, by its profile
     #[arg(long, value_name = "NAME", requires = "grant")]
     pub profile: Option<ProfileName>,
-    /// Records of aa-derive; standard input if there is none, or for -
-    #[arg(value_name = "FILE")]
+    /// Files with records of aa-derive, or - for standard input, which is read if there is none
+    #[arg(value_name = "FILE|-")]
     pub input: Vec<PathBuf>,
 }
 

@@ -37,8 +37,13 @@ enum Output {
     Standalone,
 }
 
-/// The output can no longer be written; nothing more is done.
-struct Closed(io::Error);
+/// Why nothing more is done.
+enum Stop {
+    /// The output can no longer be written.
+    Closed(io::Error),
+    /// The profile directory is none to write into.
+    Directory(Error),
+}
 
 /// What became of one profile.
 type Outcome = Result<String, Error>;
@@ -46,7 +51,7 @@ type Outcome = Result<String, Error>;
 /// One run of the program.
 struct Batch<'a> {
     renderer: Renderer,
-    /// Absent where nothing on disk is looked at.
+    /// The profile directory, from the first record on that needs it.
     store: Option<Rc<Store>>,
     output: Output,
     stdout: &'a mut dyn Write,
@@ -70,15 +75,6 @@ pub fn run(args: Args, stdin: &mut dyn Read, stdout: &mut dyn Write, stderr: &mu
         Ok(layout) => layout,
         Err(error) => return fail(stderr, &error),
     };
-    let store = match output {
-        Output::Standalone => Ok(None),
-        Output::Diff | Output::DryRun => Store::look(&layout).map(Rc::new).map(Some),
-        Output::Written => Store::open(&layout, Sync::Required).map(Rc::new).map(Some),
-    };
-    let store = match store {
-        Ok(store) => store,
-        Err(error) => return fail(stderr, &error),
-    };
     let mode = match (args.complain, args.enforce) {
         (true, _) => Some(Mode::Complain),
         (_, true) => Some(Mode::Enforce),
@@ -89,7 +85,7 @@ pub fn run(args: Args, stdin: &mut dyn Read, stdout: &mut dyn Write, stderr: &mu
     let renderer = Renderer::new(layout, source, settings);
     let mut batch = Batch {
         renderer,
-        store,
+        store: None,
         output,
         stdout,
         stderr,
@@ -107,11 +103,15 @@ pub fn run(args: Args, stdin: &mut dyn Read, stdout: &mut dyn Write, stderr: &mu
     };
     match done {
         Ok(()) => batch.exit,
-        Err(Closed(error)) => {
+        Err(Stop::Closed(error)) => {
             if error.kind() != io::ErrorKind::BrokenPipe {
                 batch.report(&format_args!("stdout: write: {}", strip_os_code(&error)), Exit::Host);
             }
             Exit::Host
+        }
+        Err(Stop::Directory(error)) => {
+            batch.report(&error, error.exit());
+            batch.exit
         }
     }
 }
@@ -123,7 +123,7 @@ fn fail(stderr: &mut dyn Write, error: &Error) -> Exit {
 }
 
 impl Batch<'_> {
-    fn read_files(&mut self, files: &[PathBuf], stdin: &mut dyn Read) -> Result<(), Closed> {
+    fn read_files(&mut self, files: &[PathBuf], stdin: &mut dyn Read) -> Result<(), Stop> {
         for path in files {
             if path == Path::new("-") {
                 self.read(stdin, "stdin")?;
@@ -139,7 +139,7 @@ impl Batch<'_> {
     }
 
     /// Serves one input, line by line.
-    fn read(&mut self, input: &mut dyn Read, place: &str) -> Result<(), Closed> {
+    fn read(&mut self, input: &mut dyn Read, place: &str) -> Result<(), Stop> {
         let mut input = BufReader::with_capacity(64 * 1024, input);
         let mut line = Vec::new();
         for number in 1u64.. {
@@ -163,15 +163,24 @@ impl Batch<'_> {
             let text = line.strip_suffix(b"\n").unwrap_or(&line);
             match parse(text) {
                 Ok(record) => self.serve(&record, &place)?,
-                Err((column, reason)) => {
-                    self.report(&format_args!("{place}:{column}: {reason}"), Exit::Refused);
+                // What begins so is no file of records, and each of its lines would be one error more.
+                Err(error) if number == 1 && !error.is_object => {
+                    let column = error.column;
+                    self.report(&format_args!("{place}:{column}: not a record: one JSON object a line is expected (aa-derive without --pretty)"), Exit::Refused);
+                    break;
+                }
+                Err(RecordError { column, reason, .. }) => {
+                    self.report(
+                        &format_args!("{place}:{column}: not a record: {}", Printable(&reason)),
+                        Exit::Refused,
+                    );
                 }
             }
         }
         Ok(())
     }
 
-    fn serve(&mut self, record: &Derived, place: &str) -> Result<(), Closed> {
+    fn serve(&mut self, record: &Derived, place: &str) -> Result<(), Stop> {
         let profile = record.profile();
         let name = &record.domain().name;
         let is_second = self.guests.contains_key(&profile);
@@ -189,9 +198,11 @@ impl Batch<'_> {
             self.report(&format_args!("{place}: {profile} is in this output already"), Exit::Refused);
             return Ok(());
         }
-        let outcome = match self.store.clone() {
-            None => self.renderer.standalone(record).map(|text| self.without_seen_head(&text, profile)),
-            Some(store) => self.change(&store, profile, |renderer, old| renderer.plan(old, record)),
+        let outcome = if self.output == Output::Standalone {
+            self.renderer.standalone(record).map(|text| self.without_seen_head(&text, profile))
+        } else {
+            let store = self.store()?;
+            self.change(&store, profile, |renderer, old| renderer.plan(old, record))
         };
         self.finish(outcome, &format!("{place}: {profile}"))
     }
@@ -201,7 +212,7 @@ impl Batch<'_> {
         path: &str,
         added: Option<(aa_contract::Access, aa_contract::Reason)>,
         profile: ProfileName,
-    ) -> Result<(), Closed> {
+    ) -> Result<(), Stop> {
         let option = if added.is_some() { "--add" } else { "--drop" };
         let target = match LiteralPath::new(path) {
             Ok(path) => Target::Path(path),
@@ -220,18 +231,35 @@ impl Batch<'_> {
             let (path, end) = (Printable(path.as_str()), end.to_string_lossy().into_owned());
             self.say(&format_args!("{option}: {profile}: warning: \"{path}\" is reached by a link; a profile is asked for \"{}\", which is not granted by it", Printable(&end)));
         }
-        let Some(store) = self.store.clone() else { return Ok(()) };
+        let store = self.store()?;
         let outcome =
             self.change(&store, profile, |renderer, old| renderer.plan_grant(old, profile, &change));
         self.finish(outcome, &format!("{option}: {profile}"))
     }
 
+    /// The profile directory. Where there is none it is made only now: a call that does nothing leaves none behind.
+    fn store(&mut self) -> Result<Rc<Store>, Stop> {
+        if let Some(store) = &self.store {
+            return Ok(Rc::clone(store));
+        }
+        let layout = self.renderer.layout();
+        let opened = match self.output {
+            Output::Written => Store::open(layout, Sync::Required),
+            Output::DryRun | Output::Diff | Output::Standalone => Store::look(layout),
+        };
+        let store = Rc::new(opened.map_err(Stop::Directory)?);
+        self.store = Some(Rc::clone(&store));
+        Ok(store)
+    }
+
     /// Prints what was made, or why nothing was.
-    fn finish(&mut self, outcome: Outcome, place: &str) -> Result<(), Closed> {
+    fn finish(&mut self, outcome: Outcome, place: &str) -> Result<(), Stop> {
         match outcome {
-            Ok(text) => {
-                self.stdout.write_all(text.as_bytes()).and_then(|()| self.stdout.flush()).map_err(Closed)
-            }
+            Ok(text) => self
+                .stdout
+                .write_all(text.as_bytes())
+                .and_then(|()| self.stdout.flush())
+                .map_err(Stop::Closed),
             Err(error) => {
                 self.report(&format_args!("{place}: {error}"), error.exit());
                 Ok(())
@@ -253,7 +281,7 @@ impl Batch<'_> {
         if new.base.is_some() && !self.renderer.base_includes(&new, profile, &rules) {
             let path = self.renderer.layout().path(profile, Part::Base)?;
             let path = Printable(path.as_str());
-            self.say(&format_args!("{path}: warning: it does not include the rules file, so no rule is in force; --renew makes it anew"));
+            self.say(&format_args!("{path}: warning: it does not include the rules file, so no rule is in force; --renew makes it again"));
         }
         for path in self.renderer.denied_grants(&new, profile)? {
             self.say(&format_args!(
@@ -281,7 +309,7 @@ impl Batch<'_> {
         Ok(to_line(&record).unwrap_or_default())
     }
 
-    /// The unified diff of each file, and the additions that the new profile takes in besides.
+    /// The unified diff of each file, and the additions that the new profile takes in as well.
     fn difference(&self, profile: ProfileName, old: &Contents, new: &Contents) -> Outcome {
         let layout = self.renderer.layout();
         let mut out = String::new();
@@ -359,17 +387,14 @@ fn end_of_links(path: &Path) -> Option<PathBuf> {
     (resolved != path).then_some(resolved)
 }
 
-/// One record, or the column and the reason.
-fn parse(line: &[u8]) -> Result<Derived, (usize, String)> {
-    let text =
-        std::str::from_utf8(line).map_err(|error| (error.valid_up_to() + 1, "not UTF-8".to_owned()))?;
-    parse_line(text).map_err(|error| {
-        let RecordError::Json(json) = &error;
-        let place = format!(" at line {} column {}", json.line(), json.column());
-        let reason = json.to_string();
-        let reason = reason.strip_suffix(place.as_str()).unwrap_or(&reason);
-        (json.column().max(1), format!("not a record: {}", Printable(reason)))
-    })
+/// One record.
+fn parse(line: &[u8]) -> Result<Derived, RecordError> {
+    let text = std::str::from_utf8(line).map_err(|error| RecordError {
+        column: error.valid_up_to() + 1,
+        reason: "it is not UTF-8".to_owned(),
+        is_object: false,
+    })?;
+    parse_line(text)
 }
 
 /// Ends of file names that the parser passes over in a directory: what package managers and editors leave

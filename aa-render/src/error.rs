@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use aa_contract::Exit;
 use aa_contract::text::{Printable, strip_os_code};
-use aa_contract::{Exit, ProfileName};
 use thiserror::Error;
 
 use crate::profile_text::TextError;
@@ -105,16 +105,11 @@ pub enum Error {
         denied: aa_contract::Access,
     },
     /// A minimal profile was asked for, and there is a base profile that is kept.
-    #[error("{}: the base profile exists and is kept; --renew makes it anew from what the guest uses", Printable(&.0.to_string_lossy()))]
+    #[error("{}: the base profile exists and is kept; --renew makes it again from what the guest uses", Printable(&.0.to_string_lossy()))]
     NotMinimal(PathBuf),
     /// The grant to be dropped was never made.
-    #[error("{profile} has no grant for \"{}\"", Printable(path))]
-    NoGrant {
-        /// The profile.
-        profile: ProfileName,
-        /// The path or pattern.
-        path: String,
-    },
+    #[error("no grant for \"{}\"", Printable(.0))]
+    NoGrant(String),
 }
 
 impl Error {
@@ -132,7 +127,7 @@ impl Error {
             | Self::GrantExec { .. }
             | Self::GrantDenied { .. }
             | Self::NotMinimal(_)
-            | Self::NoGrant { .. } => Exit::Refused,
+            | Self::NoGrant(_) => Exit::Refused,
         }
     }
 }

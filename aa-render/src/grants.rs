@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use aa_contract::access::ExecConflict;
-use aa_contract::quote::escape_literal;
 use aa_contract::record::{parse_line, to_line};
-use aa_contract::{Access, Exec, Grant, ProfileName, Reason, Rule, RuleSet, Target};
+use aa_contract::{Access, Exec, Grant, Reason, Rule, RuleSet, Target};
 
 use crate::error::Error;
 
@@ -56,25 +55,18 @@ pub fn write(grants: &[Grant]) -> Option<String> {
 ///
 /// # Errors
 /// [`Error::Rule`]: the access is one of deny rules; [`Error::NoGrant`]: what is to be dropped was never granted.
-pub fn apply(mut grants: Vec<Grant>, profile: ProfileName, change: &Change) -> Result<Vec<Grant>, Error> {
+pub fn apply(mut grants: Vec<Grant>, change: &Change) -> Result<Vec<Grant>, Error> {
     let (Change::Add { target, .. } | Change::Drop { target }) = change;
     let before = grants.len();
     grants.retain(|grant| grant.rule.target != *target);
     match change {
         Change::Drop { target } if grants.len() == before => {
-            return Err(Error::NoGrant { profile, path: target.to_string() });
+            return Err(Error::NoGrant(target.to_string()));
         }
         Change::Drop { .. } => {}
         Change::Add { target, access, reason } => {
-            let rule = Rule {
-                target: target.clone(),
-                access: *access,
-                deny: false,
-                owner: false,
-                audit: false,
-                origin: None,
-            };
-            grants.push(Grant::new(rule.checked()?, reason.clone()));
+            let rule = Rule::plain(target.clone(), *access).checked()?;
+            grants.push(Grant::new(rule, reason.clone()));
         }
     }
     grants.sort_by(|a, b| a.rule.target.cmp(&b.rule.target));
@@ -116,20 +108,9 @@ pub fn denied<'g>(grants: &'g [Grant], rules: &[Rule]) -> impl Iterator<Item = &
 /// A rule that denies anything of an access: for the very target, or for all below a directory.
 fn denial<'r>(target: &Target, access: Access, rules: &'r [Rule]) -> Option<&'r Rule> {
     let mut denials = rules.iter().filter(|rule| rule.deny && rule.access.overlaps(access));
-    denials.find(|rule| rule.target == *target || is_below(&rule.target, target))
-}
-
-/// Told of patterns of the form `DIR/**` or `DIR/{,**}`.
-fn is_below(dir: &Target, target: &Target) -> bool {
-    let (Target::Glob(glob), Target::Path(path)) = (dir, target) else { return false };
-    let text = glob.as_str();
-    let dir = text.strip_suffix("{,**}").or_else(|| text.strip_suffix("**"));
-    let Some(dir) = dir.filter(|dir| dir.ends_with('/') && !dir.contains(['*', '?', '[', '{'])) else {
-        return false;
-    };
-    let mut quoted = String::new();
-    escape_literal(path.as_str(), &mut quoted);
-    quoted.starts_with(dir)
+    denials.find(|rule| {
+        rule.target == *target || matches!(&rule.target, Target::Glob(glob) if glob.has_below(target))
+    })
 }
 
 #[cfg(test)]

@@ -33,6 +33,6 @@ pub mod template;
 
 pub use error::Error;
 pub use layout::{Layout, Part};
-pub use lock::Turn;
+pub use lock::{SECURITYFS, Turn};
 pub use render::{Renderer, Settings};
 pub use store::{Contents, Locked, Store, Sync};

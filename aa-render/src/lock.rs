@@ -1,9 +1,12 @@
 //! One change of a profile at a time.
 //!
-//! Two locks keep callers out of each other's way. Who may lock a file takes the profile's byte of one file, and so waits
-//! for nothing but the others of its kind, in the kernel. Debian's profile for libvirt's helper grants no such lock: all
-//! it lets be made and removed are files whose names start like the guest's profile. So there is a link of that
-//! kind besides, which holds who made it and when, and which everybody makes before changing the profile.
+//! There are two locks, because not every caller can take the same one:
+//!
+//! - The profile's byte of the file `.aa-render.lock`, by an open file description lock (`fcntl(2)`): who waits for it
+//!   is woken by the kernel, and it goes with its holder.
+//! - The symbolic link `libvirt-UUID.lock`, which says who made it and when. libvirt's helper under Debian's profile may
+//!   lock no file, only make and remove files that are named like the guest's profile. So every caller makes this link
+//!   too, behind the byte, before it changes the profile.
 //!
 //! aa-load takes both as well ([`Turn`]), so that nobody puts into the kernel what another is about to replace on disk.
 
@@ -32,23 +35,22 @@ pub(crate) const LOCK_FILE: &str = ".aa-render.lock";
 /// How long a link of a living process is waited for: twice what libvirt's helper gives the parser.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(10);
-/// Where Linux mounts it, which AppArmor needs.
-const SECURITYFS: &str = "/sys/kernel/security";
-/// Seconds after which a link holds nobody out: no change takes that long, so its maker's number is by now another
-/// process's, as it may be after a crash of the host.
+/// Where securityfs is mounted, through which AppArmor is spoken to.
+pub const SECURITYFS: &str = "/sys/kernel/security";
+/// Seconds after which a link holds nobody out: by then its maker's number may be another process's, as after a crash of
+/// the host. A change that takes longer (aa-load may be at very many profiles) is kept apart by the byte alone from then on.
 const LONGEST: u64 = 600;
 
 /// The lock of who may lock no file. Dropping it removes the link.
 #[derive(Debug)]
 pub(crate) struct LinkLock<'a> {
     dir: &'a OwnedFd,
-    name: String,
+    link: Link,
 }
 
 impl Drop for LinkLock<'_> {
     fn drop(&mut self) {
-        // What stays behind is taken over as soon as this process has ended.
-        let _ = unlinkat(self.dir, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
+        self.link.remove(self.dir);
     }
 }
 
@@ -58,7 +60,7 @@ impl<'a> LinkLock<'a> {
     /// # Errors
     /// It cannot be made, or somebody held it all the time (`TimedOut`).
     pub(crate) fn take(dir: &'a OwnedFd, profile: ProfileName, patience: Duration) -> io::Result<Self> {
-        Ok(Self { dir, name: make_link(dir, profile, patience)? })
+        Ok(Self { dir, link: Link::make(dir, profile, patience)? })
     }
 }
 
@@ -67,7 +69,7 @@ impl<'a> LinkLock<'a> {
 #[derive(Debug)]
 pub struct Turn {
     dir: OwnedFd,
-    links: Vec<String>,
+    links: Vec<Link>,
     bytes: OwnedFd,
 }
 
@@ -86,7 +88,7 @@ impl Turn {
             .map_err(|errno| io(LOCK_FILE, "lock", errno.into()))?;
         let mut turn = Self { dir, links: Vec::new(), bytes };
         for profile in profiles {
-            match make_link(&turn.dir, *profile, PATIENCE) {
+            match Link::make(&turn.dir, *profile, PATIENCE) {
                 Ok(link) => turn.links.push(link),
                 // Nor can anybody else make it where the disk is full; who may lock a file waits for the byte.
                 Err(error)
@@ -108,32 +110,48 @@ impl AsFd for Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         for link in &self.links {
-            // As with [`LinkLock`].
-            let _ = unlinkat(&self.dir, link.as_str(), UnlinkatFlags::NoRemoveDir);
+            link.remove(&self.dir);
         }
     }
 }
 
-/// Makes a profile's link, and gives its name.
-fn make_link(dir: &OwnedFd, profile: ProfileName, patience: Duration) -> io::Result<String> {
-    let lock = link_name(profile);
-    let deadline = Instant::now() + patience;
-    loop {
-        let own = Holder { pid: std::process::id(), since: uptime()?, boot: Boot::this() };
-        match symlinkat(own.text().as_str(), dir, lock.as_str()) {
-            Ok(()) => return Ok(lock),
-            Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno.into()),
+/// A profile's link, made by this call.
+#[derive(Debug)]
+struct Link {
+    name: String,
+    holder: Holder,
+}
+
+impl Link {
+    /// Waits at most `patience` until it can be made.
+    fn make(dir: &OwnedFd, profile: ProfileName, patience: Duration) -> io::Result<Self> {
+        let name = link_name(profile);
+        let deadline = Instant::now() + patience;
+        loop {
+            let holder = Holder { pid: std::process::id(), since: uptime()?, boot: Boot::this() };
+            match symlinkat(holder.text().as_str(), dir, name.as_str()) {
+                Ok(()) => return Ok(Self { name, holder }),
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            match Holder::of(dir, &name) {
+                Ok(other) if !other.is_alive(holder) => take_over(dir, &name, other),
+                // Gone since.
+                Err(Errno::ENOENT) => continue,
+                Ok(_) => std::thread::sleep(PAUSE),
+                Err(errno) => return Err(errno.into()),
+            }
+            if Instant::now() >= deadline {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another call holds it"));
+            }
         }
-        match Holder::of(dir, &lock) {
-            Ok(holder) if !holder.is_alive(own) => take_over(dir, &lock, holder),
-            // Gone since.
-            Err(Errno::ENOENT) => continue,
-            Ok(_) => std::thread::sleep(PAUSE),
-            Err(errno) => return Err(errno.into()),
-        }
-        if Instant::now() >= deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "another call holds it"));
+    }
+
+    /// Removes it, unless it has been taken over (see [`LONGEST`]) and is another's now.
+    fn remove(&self, dir: &OwnedFd) {
+        if Holder::of(dir, &self.name) == Ok(self.holder) {
+            // What stays behind is taken over as soon as this process has ended.
+            let _ = unlinkat(dir, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
 }
@@ -399,6 +417,32 @@ mod tests {
             assert!(receiver.recv_timeout(LONG).unwrap());
         });
         assert!(Turn::take(&temp.path().join("none"), &BTreeSet::new()).is_err());
+    }
+
+    /// Whether the link of another, in place of this lock's, is still there behind it.
+    fn others_link_stays(path: &Path, lock: impl Sized) -> bool {
+        let other = Holder { pid: 1, since: 1, boot: Boot::UNKNOWN }.text();
+        fs::remove_file(path).unwrap();
+        symlink(&other, path).unwrap();
+        drop(lock);
+        let stays = fs::read_link(path).is_ok_and(|found| found == Path::new(&other));
+        fs::remove_file(path).unwrap();
+        stays
+    }
+
+    /// After so long a time, say, that it was taken for one of a process that is gone.
+    #[test]
+    fn what_another_has_taken_over_is_not_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path());
+        let path = temp.path().join(link_name(profile()));
+        let turn = || Turn::take(temp.path(), &BTreeSet::from([profile()])).unwrap();
+        assert!(others_link_stays(&path, LinkLock::take(&dir, profile(), LONG).unwrap()));
+        assert!(others_link_stays(&path, turn()));
+        // The twin: what is still its own goes.
+        drop(LinkLock::take(&dir, profile(), LONG).unwrap());
+        drop(turn());
+        assert!(!path.is_symlink());
     }
 
     #[test]

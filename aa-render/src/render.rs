@@ -22,7 +22,7 @@ pub struct Settings {
     pub append: bool,
     /// The mode to set; without it an existing base profile keeps its own.
     pub mode: Option<Mode>,
-    /// Make the base profile anew even if there is one; its mode stays.
+    /// Make the base profile again even if there is one; its mode stays.
     pub renew: bool,
     /// Build the base profile from what the guest uses, not from a template.
     pub minimal: bool,
@@ -85,7 +85,7 @@ impl Renderer {
         profile: ProfileName,
         change: &Change,
     ) -> Result<Contents, Error> {
-        let granted = grants::apply(self.read_grants(old, profile)?, profile, change)?;
+        let granted = grants::apply(self.read_grants(old, profile)?, change)?;
         let rules = match &old.rules {
             Some(text) => {
                 let file = self.read_rules(text, profile)?;

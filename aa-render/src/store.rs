@@ -13,8 +13,8 @@ use aa_contract::ProfileName;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::libc;
-use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, fsync, getegid, geteuid, unlinkat};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{UnlinkatFlags, fsync, getegid, geteuid, mkdir, unlinkat};
 
 use crate::error::Error;
 use crate::layout::{Layout, Part, file_name};
@@ -24,6 +24,8 @@ use crate::lock::{self, LinkLock};
 const MAX_FILE: u64 = 10 * 1024 * 1024;
 /// Mode of every file written: policy is public.
 const FILE_MODE: u32 = 0o644;
+/// Mode of the directory, where it is made.
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// Whether a change must be safe on the disk before it counts as made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +99,7 @@ impl Store {
         Ok(Self { path, dir, sync: Sync::Required })
     }
 
-    /// Opens the directory to change it, and makes it if only its last component is missing.
+    /// Opens the directory to change it, and makes it, of mode 0755, if only its last component is missing.
     ///
     /// # Errors
     /// [`Error::Directory`]: someone else could change it; or [`Error::Io`].
@@ -105,10 +107,10 @@ impl Store {
         let path = layout.dir().to_owned();
         let mut dir = open_directory(&path)?;
         if dir.is_none() {
-            match fs::create_dir(&path) {
+            match make_directory(&path) {
                 Ok(()) => sync_parent(&path, sync)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(io_error(&path, "create", error)),
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(io_error(&path, "create", errno.into())),
             }
             dir = open_directory(&path)?;
         }
@@ -303,6 +305,15 @@ fn is_too_large(text: &str) -> bool {
 fn changes<'a>(old: &'a Contents, new: &'a Contents) -> impl Iterator<Item = (Part, Option<&'a str>)> {
     let pairs = old.parts().into_iter().zip(new.parts());
     pairs.filter(|((_, before), (_, after))| before != after).map(|(_, after)| after)
+}
+
+/// Makes the directory, of the mode that it is to have whatever the caller's umask leaves of that: others may look for a
+/// guest's profile, and write none.
+fn make_directory(path: &Path) -> Result<(), Errno> {
+    mkdir(path, Mode::from_bits_truncate(DIRECTORY_MODE))?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let dir = nix::fcntl::open(path, flags, Mode::empty())?;
+    fchmod(dir, Mode::from_bits_truncate(DIRECTORY_MODE))
 }
 
 fn sync_parent(path: &Path, sync: Sync) -> Result<(), Error> {

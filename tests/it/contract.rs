@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::tools::{output, run, testqemu, tool};
+use crate::tools::{derive, output, render, run, testqemu, tool};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,7 +60,7 @@ const PROFILE: &str = "libvirt-a22e3930-d87a-584e-22b2-1d8950212bac";
 
 #[test]
 fn what_aa_derive_writes() {
-    let line = output(&mut tool("aa-derive"), &testqemu());
+    let line = output(&mut derive(), &testqemu());
     let record: Derived = serde_json::from_str(&line).unwrap();
     assert_eq!((record.version, record.profile.as_str(), record.template.as_str()), (1, PROFILE, "qemu"));
     let field = |name: &str| record.domain.get(name).unwrap().clone();
@@ -95,7 +95,7 @@ fn what_aa_render_reads_and_writes() {
         r#"{{"rules":[{{"access":"kr","path":"/srv/a"}}],"template":"qemu","profile":"{PROFILE}","version":1,"domain":{{"os":"hvm","type":"qemu","uuid":"a22e3930-d87a-584e-22b2-1d8950212bac","name":"x"}}}}"#
     );
     let dir = tempfile::tempdir().unwrap();
-    let line = output(tool("aa-render").arg("--dir").arg(dir.path()), &format!("{record}\n"));
+    let line = output(&mut render(dir.path()), &format!("{record}\n"));
     let rendered: Rendered = serde_json::from_str(&line).unwrap();
     assert_eq!((rendered.version, rendered.profile.as_str(), rendered.changed), (1, PROFILE, true));
     assert_eq!(rendered.rules_file, format!("{}.files", rendered.file));
@@ -106,7 +106,7 @@ fn what_aa_render_reads_and_writes() {
 
 #[test]
 fn what_is_not_of_the_contract_is_refused_at_every_border() {
-    let line = output(&mut tool("aa-derive"), &testqemu());
+    let line = output(&mut derive(), &testqemu());
     let dir = tempfile::tempdir().unwrap();
     for (from, to) in [
         ("\"version\":1", "\"version\":2"),
@@ -119,7 +119,7 @@ fn what_is_not_of_the_contract_is_refused_at_every_border() {
     ] {
         let edited = line.replacen(from, to, 1);
         assert_ne!(edited, line);
-        let answer = run(tool("aa-render").arg("--dir").arg(dir.path()), &edited);
+        let answer = run(&mut render(dir.path()), &edited);
         assert_eq!(answer.status.code(), Some(1), "{to}");
         assert!(answer.stdout.is_empty(), "{to}");
     }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use aa_tests::strace::{self, Fault, in_each_call_and_look};
 use serde_json::Value;
 
-use crate::tools::{output, testqemu, tool};
+use crate::tools::{derive, output, testqemu, tool};
 
 /// Judges an output: empty, or the record; and the status must say which.
 fn check(what: &str, status: Option<i32>, stdout: &str, stderr: &str, record: &str) {
@@ -55,7 +55,7 @@ fn in_every_call(derive: &Command, xml: &str) {
 #[test]
 #[ignore = "needs strace"]
 fn a_fault_in_any_call_gives_a_whole_record_or_none() {
-    in_every_call(&tool("aa-derive"), &testqemu());
+    in_every_call(&derive(), &testqemu());
 }
 
 /// An overlay on an overlay on a raw image, each read in the header of the one above it.

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use aa_tests::directory_in_memory;
+use aa_tests::{directory_in_memory, own_directory};
 
-use crate::tools::{testqemu, tool};
+use crate::tools::{bare_host, testqemu, tool};
 
 /// A parser that «compiles» the smallest stream that is a profile of the asked name (see aa-load's `blob`), with nothing
 /// but what its shell has built in; each run starts thousands of times.
@@ -38,7 +38,7 @@ fn pipe(count: usize) -> Ran {
     for made in
         ["xml", "profiles", "base", "fs/apparmor/policy/profiles", "fs/apparmor/features/policy", "proc"]
     {
-        fs::create_dir_all(at(made)).unwrap();
+        own_directory(&at(made));
     }
     fs::write(at("fs/apparmor/features/policy/set_load"), "yes\n").unwrap();
     fs::write(at("parser"), PARSER).unwrap();
@@ -57,7 +57,13 @@ fn pipe(count: usize) -> Ran {
         command.stderr(fs::File::create(at(&format!("said.{number}"))).unwrap());
         command
     };
-    let mut derive = timed(0, "aa-derive").arg(at("xml")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut derive = timed(0, "aa-derive")
+        .arg("--root")
+        .arg(bare_host())
+        .arg(at("xml"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut render = timed(1, "aa-render")
         .args(["--dir".into(), at("profiles"), "--base".into(), at("base")])
         .stdin(derive.stdout.take().unwrap())

@@ -1,17 +1,19 @@
 //! What a container may mount by this project's own policy, by what the parser makes of its rules.
 
+use std::collections::BTreeSet;
+
 use aa_tests::compiled::{allows_mount, compile_text};
 use nix::mount::MsFlags;
 
-use crate::tools::{output, tool};
+use crate::tools::{derive, output, render_whole};
 
 const LXC: &str = "<domain type='lxc' id='2'><name>container</name><uuid>a22e3930-d87a-584e-22b2-1d8950212bac</uuid>\
     <os><type arch='x86_64'>exe</type><init>/sbin/init</init></os>\
     <devices><filesystem type='mount'><source dir='/srv/container'/><target dir='/'/></filesystem></devices></domain>";
 
 fn container() -> Vec<u8> {
-    let record = output(&mut tool("aa-derive"), LXC);
-    compile_text(output(tool("aa-render").args(["--stdout", "--base", "/nonexistent"]), &record)).unwrap()
+    let record = output(&mut derive(), LXC);
+    compile_text(output(&mut render_whole(), &record)).unwrap()
 }
 
 const OWN: [&str; 11] = [
@@ -27,7 +29,7 @@ const OWN: [&str; 11] = [
     "sysfs",
     "tmpfs",
 ];
-const OTHERS: [&str; 42] = [
+const OTHERS: [&str; 43] = [
     "9p",
     "apparmorfs",
     "autofs",
@@ -65,12 +67,31 @@ const OTHERS: [&str; 42] = [
     "selinuxfs",
     "smackfs",
     "squashfs",
+    "sysv",
     "tracefs",
     "udf",
     "vfat",
     "virtiofs",
     "xfs",
 ];
+
+/// Names that are nearly one of a container's own: cut short, with another letter somewhere, or with one more.
+fn neighbours() -> BTreeSet<String> {
+    let of = |kind: &str| {
+        let letters: Vec<char> = kind.chars().collect();
+        let cut = (1..letters.len()).map(|length| letters.iter().take(length).collect());
+        let other = (0..letters.len()).map(|at| {
+            let changed =
+                letters.iter().enumerate().map(|(index, letter)| if index == at { &'X' } else { letter });
+            changed.collect()
+        });
+        let more = ["x", "2", "22", ".x"].map(|more| format!("{kind}{more}"));
+        cut.chain(other).chain(more).collect::<Vec<_>>()
+    };
+    let mut names: BTreeSet<String> = OWN.into_iter().flat_map(of).collect();
+    names.retain(|name| !OWN.contains(&name.as_str()));
+    names
+}
 
 #[test]
 #[ignore = "needs apparmor_parser"]
@@ -93,6 +114,9 @@ fn a_container_mounts_its_own_kinds_and_no_other() {
             assert!(!allows_mount(&container, "/mnt/", "/dev/vda", kind, flags), "{kind} {flags:#x}");
             assert!(allows_mount(&any, "/mnt/", "/dev/vda", kind, flags), "{kind} {flags:#x}");
         }
+    }
+    for kind in neighbours() {
+        assert!(!allows_mount(&container, "/mnt/", "none", &kind, 0), "{kind}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aa_tests::compiled::{FileDfa, READ, WRITE, compile_text};
 
-use crate::tools::{escaped, output, testqemu, tool};
+use crate::tools::{derive, escaped, output, render_whole, testqemu};
 
 /// Names that are patterns or profile syntax to whoever does not quote them.
 const HOSTILE: [&str; 14] = [
@@ -28,11 +28,10 @@ const HOSTILE: [&str; 14] = [
 fn profile(name: &str) -> FileDfa {
     let name = format!("<name>{}</name>", escaped(name));
     let xml = testqemu().replace("<name>testqemu</name>", &name).replace("id='3'", "id='9'");
-    let record = output(&mut tool("aa-derive"), &xml);
+    let record = output(&mut derive(), &xml);
     let templates = tempfile::tempdir().unwrap();
     std::fs::write(templates.path().join("TEMPLATE.qemu"), "profile LIBVIRT_TEMPLATE {\n}\n").unwrap();
-    let profile =
-        output(tool("aa-render").arg("--stdout").arg("--template-dir").arg(templates.path()), &record);
+    let profile = output(render_whole().arg("--template-dir").arg(templates.path()), &record);
     FileDfa::of(&compile_text(profile).unwrap())
 }
 

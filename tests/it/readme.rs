@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::tools::{output, tool};
+use crate::tools::{bare_host, output, tool};
 
 /// The domain of the walk-through, as far as rules go.
 const VM: &str = "<domain type='kvm' id='1'>\
@@ -56,13 +56,26 @@ fn place() -> tempfile::TempDir {
     dir
 }
 
+/// A command of the walk-through, on a host that has nothing, with this profile directory.
+fn typed(command: &str, profiles: &Path) -> Command {
+    let (host, profiles) = (bare_host(), profiles.display());
+    let host = host.display();
+    let command = command
+        .trim_start_matches("$ ")
+        .replace("/aa-derive ", &format!("/aa-derive --root '{host}' "))
+        .replace("/aa-render ", &format!("/aa-render --base '{host}' --dir '{profiles}' "));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &command]);
+    shell
+}
+
 #[test]
 fn the_rules_are_those_that_are_shown() {
     let command = r#"$ target/release/aa-derive vm.xml | jq -r '.rules[] | "\(.access)\t\(.path // .glob)\t\(.origin.element)"'"#;
     let wanted = shown(command);
     let place = place();
-    let (derive, _) = command.trim_start_matches("$ ").split_once(" | jq").unwrap();
-    let record = output(Command::new("sh").args(["-c", derive]).current_dir(place.path()), "");
+    let (derive, _) = command.split_once(" | jq").unwrap();
+    let record = output(typed(derive, place.path()).current_dir(place.path()), "");
     let record: Value = serde_json::from_str(&record).unwrap();
     // What jq makes of it, which is not everywhere.
     let rules = record["rules"].as_array().unwrap().iter().map(|rule| {
@@ -77,13 +90,10 @@ fn the_rules_are_those_that_are_shown() {
 fn what_would_change_is_told_and_nothing_is_changed() {
     let command = "$ target/release/aa-derive vm.xml | target/release/aa-render --diff";
     assert_eq!(shown(command), [""; 0]);
-    let place = place();
-    let diff = output(
-        Command::new("sh").args(["-c", command.trim_start_matches("$ ")]).current_dir(place.path()),
-        "",
-    );
+    let (place, profiles) = (place(), tempfile::tempdir().unwrap());
+    let diff = output(typed(command, profiles.path()).current_dir(place.path()), "");
     assert!(diff.contains("\n+  \"/var/lib/libvirt/images/vm.qcow2\" rwk,\n"), "{diff}");
-    assert!(!Path::new("/etc/apparmor.d/libvirt/libvirt-a22e3930-d87a-584e-22b2-1d8950212bac").exists());
+    assert_eq!(fs::read_dir(profiles.path()).unwrap().count(), 0);
 }
 
 /// Each of our programs is called by its path (another of the name may be the one in root's), and knows what it is given.

@@ -1,7 +1,7 @@
 //! The built tools, and pipes of them.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// A tool of the workspace, beside this test in the target directory.
@@ -10,6 +10,34 @@ pub(crate) fn tool(name: &str) -> Command {
     let path: PathBuf = this.parent().and_then(|deps| deps.parent()).unwrap().join(name);
     assert!(path.exists(), "{} is not built: run `cargo build --workspace`", path.display());
     Command::new(path)
+}
+
+/// A host that has nothing: not what a path is on the machine of the test, nor what policy it has.
+pub(crate) fn bare_host() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bare-host");
+    std::fs::create_dir_all(&root).unwrap();
+    root
+}
+
+/// aa-derive, on a host that has nothing.
+pub(crate) fn derive() -> Command {
+    let mut derive = tool("aa-derive");
+    derive.arg("--root").arg(bare_host());
+    derive
+}
+
+/// aa-render, on a host that has no policy, with this profile directory.
+pub(crate) fn render(dir: &Path) -> Command {
+    let mut render = tool("aa-render");
+    render.arg("--base").arg(bare_host()).arg("--dir").arg(dir);
+    render
+}
+
+/// aa-render that prints a profile whole, on a host that has no policy.
+pub(crate) fn render_whole() -> Command {
+    let mut render = render(&bare_host());
+    render.arg("--stdout");
+    render
 }
 
 /// Runs a program on `input`.

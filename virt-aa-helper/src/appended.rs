@@ -7,8 +7,6 @@
 use aa_contract::{Access, Derived, Feature, LiteralPath, Rule, Target, VirtType};
 use serde::{Deserialize, Serialize};
 
-use crate::extra::is_below;
-
 /// How long an appended grant lasts. It never outlasts the guest's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,7 +44,7 @@ impl Appended {
             None if is_never_named(&target) => (Access::RWK, Lasts::WhileRunning),
             None => (Access::RWK, Lasts::UntilUpdate),
         };
-        Self { rule: allow(target, access), lasts }
+        Self { rule: Rule::plain(target, access), lasts }
     }
 
     /// Whether a plain `-r` with these rules of the XML keeps it.
@@ -68,8 +66,6 @@ impl Appended {
         let (uses, node): (&[Feature], Option<&'static str>) = match path.as_str() {
             "/dev/userfaultfd" => (&[], None),
             "/dev/vhost-net" => (&[Feature::VhostNet], None),
-            "/dev/vhost-scsi" => (&[Feature::Scsi], None),
-            "/dev/vhost-vsock" => (&[Feature::Vsock], None),
             path if path == "/dev/net/tun" || is_macvtap(path) => {
                 if may_be_vhost {
                     (&[Feature::Tap, Feature::VhostNet], Some("/dev/vhost-net"))
@@ -78,6 +74,10 @@ impl Appended {
                 }
             }
             path if path.starts_with("/dev/bus/usb/") => (&[Feature::Usb], None),
+            // Of a vhost-scsi adapter libvirtd names its target and not the node, which it opens itself and hands over.
+            path if path.starts_with("/sys/kernel/config/target/vhost/") => {
+                (&[Feature::Scsi], Some("/dev/vhost-scsi"))
+            }
             path => match path.strip_prefix("/dev/vfio/") {
                 Some(group) if is_number(group) => (&[Feature::Vfio], Some("/dev/vfio/vfio")),
                 Some(_) => (&[Feature::Vfio], None),
@@ -85,7 +85,7 @@ impl Appended {
             },
         };
         let node = node.and_then(|node| LiteralPath::new(node).ok());
-        Brings { uses: uses.to_vec(), node: node.map(|node| allow(Target::Path(node), Access::RW)) }
+        Brings { uses: uses.to_vec(), node: node.map(|node| Rule::plain(Target::Path(node), Access::RW)) }
     }
 }
 
@@ -96,10 +96,6 @@ pub struct Brings {
     pub uses: Vec<Feature>,
     /// The node that serves all devices of the kind.
     pub node: Option<Rule>,
-}
-
-fn allow(target: Target, access: Access) -> Rule {
-    Rule { target, access, deny: false, owner: false, audit: false, origin: None }
 }
 
 /// The rule of the XML that allows anything of `target`.
@@ -133,7 +129,7 @@ pub fn is_covered(wanted: &Rule, rules: &[Rule]) -> bool {
         !rule.owner
             && rule.access.includes(wanted.access)
             && (rule.target == wanted.target
-                || matches!(&rule.target, Target::Glob(glob) if is_below(glob, &wanted.target)))
+                || matches!(&rule.target, Target::Glob(glob) if glob.has_below(&wanted.target)))
     };
     !rules.iter().any(|rule| rule.deny) && rules.iter().any(allows)
 }
@@ -218,6 +214,12 @@ mod tests {
             ("/dev/vfio/12", vec![Feature::Vfio], "/dev/vfio/vfio rw"),
             ("/dev/vfio/devices/vfio0", vec![Feature::Vfio], ""),
             ("/dev/bus/usb/001/002", vec![Feature::Usb], ""),
+            (
+                "/sys/kernel/config/target/vhost/naa.5123456789abcde0",
+                vec![Feature::Scsi],
+                "/dev/vhost-scsi rw",
+            ),
+            ("/sys/kernel/config/target/iscsi", vec![Feature::Disk], ""),
             ("/dev/net/tun", vec![Feature::Tap, Feature::VhostNet], "/dev/vhost-net rw"),
             ("/dev/tap12", vec![Feature::Tap, Feature::VhostNet], "/dev/vhost-net rw"),
             ("/dev/userfaultfd", vec![], ""),

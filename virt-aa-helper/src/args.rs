@@ -22,8 +22,9 @@ Modes (the last one given holds):
 Options:
   -u, --uuid NAME          the profile's name, libvirt-<uuid> (needed)
   -d, --dryrun             print what would be written; write, load and unload nothing
-  -f, --add-file FILE      grant FILE besides what the XML names
-  -F, --append-file FILE   grant FILE besides what is granted already; DIR/{,**} is all below DIR
+  -f, --add-file FILE      also grant FILE, beside what the XML names
+  -F, --append-file FILE   also grant FILE, beside what is granted already; the suffix /{,**} means \"everything
+                           below\" only for the guest's own directories, and is part of the file's name elsewhere
   -h, --help               print this
 
 Examples:
@@ -48,12 +49,12 @@ pub enum Mode {
     Help,
 }
 
-/// A file to grant besides.
+/// A file to grant as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extra {
-    /// `-f`: besides the XML's.
+    /// `-f`: beside the XML's.
     Add(String),
-    /// `-F`: besides everything granted so far.
+    /// `-F`: beside everything granted so far.
     Append(String),
 }
 

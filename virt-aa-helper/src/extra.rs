@@ -1,6 +1,5 @@
 //! The argument of `-f` and `-F`.
 
-use aa_contract::quote::escape_literal;
 use aa_contract::{Glob, LiteralPath, Target};
 use aa_derive::host::{Files, Host as _};
 use aa_derive::mounts::HugePages;
@@ -62,25 +61,6 @@ pub fn judged(
     match verdict {
         Ok(()) => Ok(appended),
         Err(line) => Err(Error::Restricted { path: argument.to_owned(), line: line.to_string(), resolved }),
-    }
-}
-
-/// Whether a rule for `glob` grants `target` too: only told of patterns of the form `DIR/{,**}`.
-pub fn is_below(glob: &Glob, target: &Target) -> bool {
-    let Some(dir) = glob.as_str().strip_suffix(SUBTREE).filter(|dir| dir.ends_with('/')) else {
-        return false;
-    };
-    // A directory with a pattern in it is never told: what is quoted has none of these.
-    if dir.contains(['*', '?', '[', '{']) {
-        return false;
-    }
-    match target {
-        Target::Glob(inner) => inner.as_str().starts_with(dir),
-        Target::Path(path) => {
-            let mut quoted = String::new();
-            escape_literal(path.as_str(), &mut quoted);
-            quoted.starts_with(dir)
-        }
     }
 }
 
@@ -173,20 +153,5 @@ mod tests {
             .into_iter()
             .map(|rule| Rule { target: Target::Path(LiteralPath::new("/etc/shadow").unwrap()), ..rule });
         assert!(read_with("/etc/shadow", &shadow.collect::<Vec<_>>()).is_err());
-    }
-
-    #[test]
-    fn a_pattern_covers_what_is_below_its_directory_and_no_neighbour() {
-        let own = Glob::new("/a\\052/b/{,**}").unwrap();
-        for below in [path("/a*/b/c"), path("/a*/b/c/d"), glob("/a\\052/b/{,**}"), glob("/a\\052/b/c/{,**}")]
-        {
-            assert!(is_below(&own, &below), "{below:?}");
-        }
-        for beside in [path("/a*/b"), path("/a*/bc"), path("/axx/b/c"), glob("/a\\052/{,**}")] {
-            assert!(!is_below(&own, &beside), "{beside:?}");
-        }
-        for other in ["/a/**", "/*/{,**}", "/a{,**}"] {
-            assert!(!is_below(&Glob::new(other).unwrap(), &path("/a/b")), "{other}");
-        }
     }
 }

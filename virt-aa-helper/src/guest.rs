@@ -1,9 +1,10 @@
 //! The guest on standard input.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use aa_contract::{Derived, ProfileName, VirtType};
-use aa_derive::host::Files;
+use aa_derive::host::{Files, Host as _};
 use aa_derive::path_policy::{self, PathPolicy};
 use aa_derive::pool::Pools;
 use aa_derive::xml::{Document, Element};
@@ -31,6 +32,9 @@ pub struct Guest {
     pub policy: PathPolicy,
     /// The host's files.
     pub files: Files,
+    /// Where the disks are that the XML declares raw, their links followed. One of no declared format is raw too, as to
+    /// libvirt.
+    pub raw_disks: BTreeSet<String>,
     /// Whether this is the first call of a run, so that nothing can have been granted in it before.
     pub is_starting: bool,
     /// What could not be looked at, for people.
@@ -78,7 +82,8 @@ impl Guest {
             return Err(Error::OtherGuest { asked: profile, found: derived.profile() });
         }
         let is_starting = domain.virt_type != VirtType::Lxc && !has_named_devices(&document);
-        Ok(Self { derived, policy: options.policy, files, is_starting, warnings })
+        let raw_disks = raw_disks(&document, &files);
+        Ok(Self { derived, policy: options.policy, files, raw_disks, is_starting, warnings })
     }
 }
 
@@ -90,6 +95,20 @@ fn has_named_devices(document: &Document<'_>) -> bool {
     let mut names =
         devices.iter().flat_map(Element::elements).filter_map(|device| device.child("alias")?.attr("name"));
     names.any(|name| !name.starts_with("ua-"))
+}
+
+fn raw_disks(document: &Document<'_>, files: &Files) -> BTreeSet<String> {
+    let devices = document.root().child("devices");
+    let disks = devices.iter().flat_map(|devices| devices.children("disk"));
+    let raw = disks.filter(|disk| {
+        let declared = disk.child("driver").and_then(|driver| driver.attr("type"));
+        declared.is_none_or(|format| format == "raw")
+    });
+    let paths = raw.filter_map(|disk| {
+        let source = disk.child("source")?;
+        source.attr("file").or_else(|| source.attr("dev"))
+    });
+    paths.filter_map(|path| Some(files.resolve(path).ok()?.path)).collect()
 }
 
 /// The pools of the host, and what was wrong with them, where the XML may have a volume of one.

@@ -71,7 +71,11 @@ fn wanted(
         owner,
         &guest.files,
     )?;
-    let plugged = if is_layer { plugged.cloned() } else { Plugged::new(&appended.rule.target, rules) };
+    let plugged = if is_layer {
+        plugged.cloned()
+    } else {
+        Plugged::new(&appended.rule.target, rules, &guest.raw_disks)
+    };
     Ok((appended, plugged))
 }
 

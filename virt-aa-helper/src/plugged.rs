@@ -27,9 +27,13 @@ pub struct Plugged {
 
 impl Plugged {
     /// What a file that `-F` names may be, given the rules of the XML at that time: anything but a layer there,
-    /// which a block job is about to write.
-    pub fn new(target: &Target, derived: &[Rule]) -> Option<Self> {
+    /// which a block job is about to write, and what the XML declares raw. That has nothing below it, and what looks like
+    /// a header in it the guest has written.
+    pub fn new(target: &Target, derived: &[Rule], raw_disks: &BTreeSet<String>) -> Option<Self> {
         let Target::Path(image) = target else { return None };
+        if raw_disks.contains(image.as_str()) {
+            return None;
+        }
         let named = find(derived, target);
         let is_layer = |rule: &Rule| rule.origin.as_ref().is_some_and(|origin| origin.layer.is_some());
         if named.is_some_and(is_layer) {
@@ -41,8 +45,9 @@ impl Plugged {
     /// Whether `target` lies below the image and is only read there. Not so if the XML has taken the image in
     /// since: then it is plugged in, or was a snapshot's, and what comes now is a block job.
     ///
-    /// The headers are believed although nobody declared their formats. A guest that had written one would lose by
-    /// it: what comes of it is less than libvirtd asked for. A chain that is too long to be one is only read.
+    /// The headers are believed although nobody has declared their formats: libvirtd names a disk before its XML does. A
+    /// guest that had written one would lose by it, since what comes of it is less than libvirtd asked for. Of a chain
+    /// that is too long to be one only what was found before is known.
     pub fn has_below(
         &self,
         target: &Target,
@@ -75,7 +80,7 @@ impl Plugged {
             };
             let top = TopImage { path: &image, format: Some(format), readonly: false, said: Said::default() };
             let walked = image::walk(files.images(), &permit, top, image::LIMIT);
-            let Ok(chain) = walked.and_then(|chain| total.add(&chain).map(|()| chain)) else { return true };
+            let Ok(chain) = walked.and_then(|chain| total.add(&chain).map(|()| chain)) else { break };
             for layer in chain.layers {
                 let Ok(at) = resolve(&layer.path) else { continue };
                 if at == path.as_str() {

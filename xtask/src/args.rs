@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 /// Development tasks.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", version)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) task: Task,

@@ -193,6 +193,14 @@ pub(crate) fn libvirt_policy() -> Result<PathBuf> {
     original::policy()
 }
 
+/// Whether each suite's packages hold what is taken out of the distribution's, as far as they are here.
+///
+/// # Errors
+/// A package cannot be unpacked.
+pub(crate) fn packages_of_each_suite() -> Result<Tally> {
+    original::checks()
+}
+
 /// libvirt's own helper, out of the distribution's package.
 ///
 /// # Errors

@@ -261,20 +261,35 @@ pub(crate) fn packed(items: &[Item], date: u64) -> Result<Vec<u8>> {
     compressed(&archive(items, date)?)
 }
 
-/// The time that every file gets, in seconds since 1970: `SOURCE_DATE_EPOCH`, else the last commit's.
+/// The time that every file gets, in seconds since 1970: `SOURCE_DATE_EPOCH`, else the last commit's, else that of
+/// CHANGELOG.md, which an archive of the sources keeps.
 ///
 /// # Errors
-/// Neither can be had.
+/// None of these can be had.
 pub(crate) fn date() -> Result<u64> {
-    let told = match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(told) => told,
-        Err(std::env::VarError::NotPresent) => {
-            let mut log = Command::new("git");
-            log.current_dir(workspace::root()?).args(["log", "-1", "--format=%ct"]);
-            String::from_utf8(process::output(&mut log).context("outside of git, set SOURCE_DATE_EPOCH")?)?
-        }
-        Err(error) => return Err(error).context("SOURCE_DATE_EPOCH"),
-    };
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(told) => seconds(&told),
+        Err(std::env::VarError::NotPresent) => date_of(workspace::root()?),
+        Err(error) => Err(error).context("SOURCE_DATE_EPOCH"),
+    }
+}
+
+/// The time of the sources in a directory.
+fn date_of(root: &Path) -> Result<u64> {
+    // Whoever owns the checkout, as where root runs this in another user's.
+    let mut log = Command::new("git");
+    log.current_dir(root).args(["-c", "safe.directory=*", "log", "-1", "--format=%ct"]);
+    if let Ok(told) = process::output(&mut log) {
+        return seconds(&String::from_utf8(told)?);
+    }
+    let file = root.join("CHANGELOG.md");
+    let modified = fs::metadata(&file).and_then(|found| found.modified());
+    let modified =
+        modified.with_context(|| format!("no commit, no {}: set SOURCE_DATE_EPOCH", file.display()))?;
+    Ok(modified.duration_since(SystemTime::UNIX_EPOCH)?.as_secs())
+}
+
+fn seconds(told: &str) -> Result<u64> {
     told.trim().parse().with_context(|| format!("this is no number of seconds: \"{}\"", told.trim()))
 }
 
@@ -452,6 +467,28 @@ mod tests {
         });
         assert_eq!(found.count(), listed().len());
         assert!(lay_out(&items, out.path(), 1_700_000_000).is_err());
+    }
+
+    #[test]
+    #[ignore = "needs root and git"]
+    fn the_date_is_the_last_commits_whoever_owns_it_or_the_changelogs() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(date_of(dir.path()).unwrap_err().to_string().contains("SOURCE_DATE_EPOCH"));
+        let changelog = fs::File::create(dir.path().join("CHANGELOG.md")).unwrap();
+        changelog.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000)).unwrap();
+        assert_eq!(date_of(dir.path()).unwrap(), 1_600_000_000);
+        let git = |arguments: &[&str]| {
+            let mut git = Command::new("git");
+            git.current_dir(dir.path()).env("GIT_COMMITTER_DATE", "@1700000000 +0000");
+            process::run(git.args(["-c", "user.name=x", "-c", "user.email=x@example.org"]).args(arguments))
+                .unwrap();
+        };
+        git(&["init", "--quiet"]);
+        git(&["commit", "--quiet", "--allow-empty", "--message=x"]);
+        for path in [dir.path().to_owned(), dir.path().join(".git")] {
+            std::os::unix::fs::chown(path, Some(65534), None).unwrap();
+        }
+        assert_eq!(date_of(dir.path()).unwrap(), 1_700_000_000);
     }
 
     #[test]

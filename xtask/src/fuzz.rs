@@ -32,8 +32,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: u64,
     /// The targets to run, by a part of their name [default: all]
-    #[arg(value_name = "TARGET", default_value = "")]
-    filter: String,
+    #[arg(value_name = "TARGET")]
+    filter: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let home = workspace::scratch("fuzz")?;
     setup::packages()?;
     let mut tally = Tally::default();
-    let is_chosen = |name: &str| name.contains(&args.filter);
+    let filter = args.filter.as_deref().unwrap_or_default();
+    let is_chosen = |name: &str| name.contains(filter);
     if is_chosen(DIFFERENTIAL) {
         let findings = made(&home, "findings", DIFFERENTIAL)?;
         tally.count(differential::search(args.minutes * 60, &findings)?.outcome() == Outcome::Passed);
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
         return Ok(tally.outcome());
     }
     if chosen.is_empty() {
-        bail!("no target has \"{}\" in its name", args.filter);
+        bail!("no target has \"{filter}\" in its name");
     }
     let cargo_fuzz = workspace::cargo_tool("cargo-fuzz", CARGO_FUZZ).with_context(|| {
         format!("cargo-fuzz {CARGO_FUZZ} is built with Rust {CARGO_FUZZ_RUST} or later; all else needs no newer Rust than the tools")

@@ -46,6 +46,8 @@ pub(crate) fn run(_: &Args) -> Result<Outcome> {
     let tools = workspace::static_tools()?;
     stage("libvirt's own tests of its helper", &mut tally, || upstream::checks(&tools))?;
     stage("guests", &mut tally, || e2e::cases(&Suite::ALL, false, "", &tools))?;
+    // Behind the guests, which fetch them.
+    stage("libvirt's packages in each suite", &mut tally, differential::packages_of_each_suite)?;
     say!("\n{tally}")?;
     Ok(tally.outcome())
 }

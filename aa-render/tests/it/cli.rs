@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::{PROFILE, Place, UUID, as_lxc, disk, record, record_of, rule, run, spawn};
@@ -95,6 +95,27 @@ fn what_is_not_a_record_is_refused_and_nothing_is_written() {
     let (status, ..) = place.run(&[], half.get(..half.len() / 2).unwrap());
     assert_eq!(status, 1);
     assert!(!place.file("").exists());
+}
+
+/// Not each of its lines by itself. Behind a record a line that is none is one bad line.
+#[test]
+fn what_is_no_file_of_records_is_told_once() {
+    let place = Place::new();
+    let value: serde_json::Value = serde_json::from_str(&record(&disk())).unwrap();
+    let pretty = serde_json::to_string_pretty(&value).unwrap();
+    let why = "not a record: one JSON object a line is expected (aa-derive without --pretty)";
+    for (input, column) in [(pretty.as_str(), 1), ("<domain>\n</domain>\n", 1), ("[1,\n2]\n", 1)] {
+        let (status, out, err) = place.run(&[], input);
+        assert_eq!((status, out.as_str(), err), (1, "", format!("aa-render: stdin:1:{column}: {why}\n")));
+    }
+    // The next input is read all the same.
+    let file = place.dir().join("pretty.json");
+    fs::write(&file, &pretty).unwrap();
+    let (status, out, err) = place.run(&[file.to_str().unwrap(), "-"], &record(&disk()));
+    assert_eq!((status, out.lines().count(), err.lines().count()), (1, 1, 1), "{err}");
+    let (status, out, err) = place.run(&[], &format!("{0}{{\n{0}", record(&disk())));
+    assert_eq!((status, out.lines().count(), err.lines().count()), (1, 2, 1), "{err}");
+    assert!(err.starts_with("aa-render: stdin:2:1: not a record: EOF while parsing an object"), "{err}");
 }
 
 #[test]
@@ -312,7 +333,7 @@ fn a_grant_survives_a_new_derivation_until_it_is_dropped() {
     assert!(!place.file(".grants").exists());
     let (status, _, err) = place.run(&["--drop", "/srv/backup.img", "--uuid", UUID], "");
     assert_eq!(status, 1);
-    assert!(err.contains("has no grant for \"/srv/backup.img\""), "{err}");
+    assert!(err.ends_with(&format!("--drop: {PROFILE}: no grant for \"/srv/backup.img\"\n")), "{err}");
     let (status, _, err) = place.run(&["--add", "rel", "--reason", "x", "--uuid", UUID], "");
     assert_eq!(status, 1);
     assert!(err.contains("--add: \"rel\" is not an absolute path"), "{err}");
@@ -491,8 +512,30 @@ fn a_directory_is_made_but_not_its_parents() {
     assert_eq!(run(&deep, &[]).0, 3);
     assert_eq!(run(&place.dir().join("a"), &["--dry-run"]).0, 0);
     assert!(!place.dir().join("a").exists());
+    // Nor is one made for what comes to nothing.
+    let run_on =
+        |args: &[&str], input: &str| crate::support::run_in(&place.dir().join("a"), &base, args, input).0;
+    assert_eq!((run_on(&["/nonexistent"], ""), run_on(&[], ""), run_on(&[], "{}\n")), (3, 0, 1));
+    assert!(!place.dir().join("a").exists());
     assert_eq!(run(&place.dir().join("a"), &[]).0, 0);
     assert!(place.dir().join("a").join(PROFILE).exists());
+}
+
+#[test]
+fn a_directory_that_is_made_is_one_to_write_into_whatever_the_umask() {
+    for umask in ["002", "077", "000"] {
+        let place = Place::new();
+        let dir = place.dir().join("new");
+        for input in [record(&disk()), record(&rule("/b", "r"))] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_aa-render")]);
+            shell.arg("--dir").arg(&dir).arg("--base").arg(place.base()).stdout(Stdio::null());
+            let output = crate::support::spawned(&mut shell, &input);
+            assert!(output.status.success(), "{umask}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o7777, 0o755, "{umask}");
+        assert_eq!(fs::metadata(dir.join(PROFILE)).unwrap().permissions().mode() & 0o7777, 0o644, "{umask}");
+    }
 }
 
 #[test]

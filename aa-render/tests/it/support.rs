@@ -40,13 +40,12 @@ pub(crate) fn run(args: &[&str], input: &str) -> (i32, String, String) {
 }
 
 pub(crate) fn spawn(args: &[&str], input: &str, stdout: Stdio) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_aa-render"))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    spawned(Command::new(env!("CARGO_BIN_EXE_aa-render")).args(args).stdout(stdout), input)
+}
+
+/// Runs a program with this standard input.
+pub(crate) fn spawned(command: &mut Command, input: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The program may end before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
@@ -63,7 +62,7 @@ impl Place {
     }
 
     pub(crate) fn in_directory(root: tempfile::TempDir) -> Self {
-        std::fs::create_dir(root.path().join("profiles")).unwrap();
+        aa_tests::own_directory(&root.path().join("profiles"));
         Self { root }
     }
 

@@ -29,7 +29,7 @@ pub fn quoting(data: &[u8]) {
 }
 
 fn rule(target: Target) -> Rule {
-    Rule { target, access: Access::RWK, deny: false, owner: false, audit: false, origin: None }
+    Rule::plain(target, Access::RWK)
 }
 
 fn line(rule: &Rule) -> String {

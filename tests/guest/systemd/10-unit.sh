@@ -186,6 +186,16 @@ power_button_enabled() {
     [[ $(qmp "$1" human-monitor-command '{"command-line":"i/h 0x602"}') =~ '= 0x'0*100 ]]
 }
 
+# As when its own system is shut down: ExecStop is run then too.
+case_a_guest_that_ends_by_itself_is_no_alarm() {
+    configure ended
+    start ended
+    qmp ended quit || true
+    wait_for unit_is inactive success
+    nothing_left
+    [[ $(journal) != *'is not a monitor of its own'* ]]
+}
+
 # What a QEMU that was taken over can do in its directory.
 case_a_guest_has_no_other_monitor_told_of_its_power_button() {
     configure linked

@@ -48,7 +48,7 @@ struct Call {
 impl Call {
     fn new(before: &[(&[&str], &str)], mode: &[&str], xml: &str) -> Self {
         let dir = aa_tests::directory_in_memory();
-        fs::create_dir_all(dir.path().join("etc/libvirt")).unwrap();
+        aa_tests::own_directory(&dir.path().join("etc/libvirt"));
         let parser = dir.path().join("parser");
         fs::write(&parser, PARSER.replace("HERE", dir.path().to_str().unwrap())).unwrap();
         fs::set_permissions(&parser, Permissions::from_mode(0o755)).unwrap();

@@ -408,6 +408,39 @@ fn a_medium_with_layers_writes_none_of_them() {
     assert_eq!((access_of(&tree, &medium).as_str(), access_of(&tree, GOLDEN).as_str()), ("rwk", "rk"));
 }
 
+/// The guest writes its floppy disk, and so may have written a header there that names a disk to come.
+#[test]
+fn what_a_raw_medium_says_is_no_layer() {
+    let tree = Tree::new();
+    image(&tree, "golden.qcow2", "");
+    let medium = image(&tree, "medium.img", GOLDEN);
+    tree.call(&["-c"], &guest(1, &[])).unwrap();
+    for driver in ["<driver type='raw'/>", ""] {
+        let disk = format!(
+            "<disk type='file' device='floppy'>{driver}<source file='/var/lib/libvirt/images/./medium.img'/></disk></devices>"
+        );
+        let xml = guest(1, &[]).replace("</devices>", &disk);
+        for path in [medium.as_str(), GOLDEN] {
+            tree.call(&["-r", "-F", path], &xml).unwrap();
+        }
+        assert_eq!((access_of(&tree, &medium).as_str(), access_of(&tree, GOLDEN).as_str()), ("rwk", "rwk"));
+        tree.call(&["-r"], &guest(1, &[])).unwrap();
+    }
+}
+
+/// Two images that name each other are none that QEMU opens: what is plugged in after them is no layer of theirs.
+#[test]
+fn below_a_chain_that_is_none_nothing_is_only_read() {
+    let tree = Tree::new();
+    tree.call(&["-c"], &guest(1, &[])).unwrap();
+    let other = image(&tree, "other.qcow2", "/var/lib/libvirt/images/loop.qcow2");
+    let image = image(&tree, "loop.qcow2", &other);
+    for path in [image.as_str(), "/srv/a.img"] {
+        tree.call(&["-r", "-F", path], &guest(1, &[])).unwrap();
+    }
+    assert!(tree.rules().contains(&A.to_owned()));
+}
+
 /// The twins: what a block job writes is named by the same option.
 #[test]
 fn a_block_job_writes_the_layer_that_it_names() {
@@ -510,6 +543,11 @@ fn a_node_that_is_plugged_in_brings_what_its_device_needs() {
         ("/dev/vfio/12", "/sys/kernel/iommu_groups/{,**} r,", "\"/dev/vfio/vfio\" rw,"),
         ("/dev/bus/usb/001/002", "network netlink raw,", ""),
         ("/dev/net/tun", "/sys/module/vhost/parameters/max_mem_regions r,", "\"/dev/vhost-net\" rw,"),
+        (
+            "/sys/kernel/config/target/vhost/naa.5123456789abcde0",
+            "/sys/module/vhost/parameters/max_mem_regions r,",
+            "\"/dev/vhost-scsi\" rw,",
+        ),
         ("/srv/first-disk.img", "/sys/devices/virtual/block/*/dm/uuid r,", ""),
     ] {
         let (tree, xml, minimal) = minimal_guest();

@@ -20,7 +20,7 @@ impl Tree {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for name in ["etc/libvirt", "root/var/lib/libvirt/images"] {
-            fs::create_dir_all(at(name)).unwrap();
+            aa_tests::own_directory(&at(name));
         }
         let parser = at("parser");
         // What it does besides is in the file `then`, its release in `release`, if there is one. Its environment is empty.

@@ -1,7 +1,7 @@
 //! The families of differences, one place for all of them. Each is explained in docs/differences.md
 //! under its name.
 
-use aa_contract::{Access, Derived, Feature, NoteKind, Rule, Target, VirtType};
+use aa_contract::{Access, Derived, Feature, LiteralPath, NoteKind, Rule, Target, VirtType};
 
 /// Grants of ours that the original lacks, by the element that asks: a prefix of its path, without positions.
 const WIDER: [(&str, &str); 39] = [
@@ -115,66 +115,89 @@ fn family_of(element: &str) -> Option<&'static str> {
     WIDER.iter().find(|(_, prefix)| element.starts_with(prefix)).map(|(family, _)| *family)
 }
 
+/// A grant that the original makes, and we not or with fewer letters (`in_part`).
+struct Case<'a> {
+    pattern: &'a str,
+    in_part: bool,
+    record: &'a Derived,
+}
+
+impl Case<'_> {
+    fn uses(&self, feature: Feature) -> bool {
+        self.record.uses().contains(&feature)
+    }
+
+    /// Whether a note says that what the pattern is about was left out, with these words.
+    fn left_out(&self, words: &str) -> bool {
+        notes(self.record, NoteKind::LeftOut).any(|note| note.contains(self.pattern) && note.contains(words))
+    }
+
+    /// Whether this is what the original grants to each guest by its name, or a directory of its own by a pattern.
+    fn is_by_name(&self) -> bool {
+        let name = self.record.domain().name.as_str();
+        let base = [
+            format!("/var/log/libvirt/**/{name}.log"),
+            format!("/var/lib/libvirt/qemu/domain-{name}/monitor.sock"),
+            format!("/run/libvirt/**/{name}.pid"),
+            format!("/run/libvirt/**/*.tunnelmigrate.dest.{name}"),
+        ];
+        let own = self.pattern.starts_with("/var/lib/libvirt/qemu/domain-") && self.pattern.ends_with("/*");
+        own || base.iter().any(|known| known == self.pattern)
+    }
+
+    fn has_terminal(&self) -> bool {
+        self.pattern.starts_with("/dev/pts/") && self.uses(Feature::Pty)
+    }
+
+    fn has_transient_overlay(&self) -> bool {
+        has(self.record, &format!("{}.TRANSIENT-{}", self.pattern, self.record.domain().name.as_str()))
+    }
+}
+
+/// A family, and whether such a grant belongs to it.
+type Narrowing = (&'static str, fn(&Case<'_>) -> bool);
+
+/// The families of such grants; the first that it belongs to counts.
+const NARROWER: [Narrowing; 20] = [
+    ("narrow-names", |case| case.is_by_name()),
+    ("vhost-net-for-taps", |case| case.pattern == "/dev/vhost-net" && !case.uses(Feature::VhostNet)),
+    ("vfio-groups", |case| case.pattern == "/dev/vfio/[0-9]*" && has(case.record, "/dev/vfio/vfio")),
+    ("vfio-groups", |case| case.pattern.starts_with("/dev/vfio/") && lacks_a_vfio_device(case.record)),
+    ("tpm-version", |case| case.pattern.contains("/(null)/")),
+    ("tpm-state-elsewhere", |case| {
+        case.pattern.starts_with("/var/lib/libvirt/swtpm/")
+            && rules_from(case.record, "tpm", "backend/source")
+    }),
+    ("optional-media", |case| case.left_out("startupPolicy")),
+    ("fat-directories", |case| {
+        has(case.record, &format!("{}/", case.pattern)) && rules_from(case.record, "disk", "source")
+    }),
+    ("read-only-memory", |case| case.in_part && rules_from(case.record, "memory", "source/path")),
+    ("pseudo-terminals", |case| case.left_out("is no pseudo-terminal") || case.has_terminal()),
+    ("another-guests-socket", |case| case.left_out(": own ")),
+    ("transient-disks", |case| case.in_part && case.has_transient_overlay()),
+    ("pci-attributes", |case| {
+        case.in_part && case.pattern.starts_with("/sys/devices/") && case.uses(Feature::Vfio)
+    }),
+    ("rom-loaders", |case| is_rom(case.record, case.pattern)),
+    ("literal-paths", |case| has_literally(case.record, case.pattern)),
+    ("devices-of-containers", |case| {
+        case.pattern.starts_with("/dev/vfio/")
+            && notes(case.record, NoteKind::NotCovered)
+                .any(|note| note.starts_with("host devices by capability"))
+    }),
+    ("container-devices", |case| !case.in_part && is_of_a_machines_device(case.record, case.pattern)),
+    ("rendering-that-is-off", |case| {
+        case.left_out("GL is off") || is_for_gl(case.pattern) && renders_nothing(case.record)
+    }),
+    ("container-directories", |case| left_out_directory(case.record, case.pattern)),
+    ("normal-paths", |case| ["//", "/./", "/../"].iter().any(|part| case.pattern.contains(part))),
+];
+
 /// The family of a grant that only the original makes.
 pub(super) fn narrower(pattern: &str, in_part: bool, record: &Derived) -> Option<&'static str> {
-    let left_out = |text: &str| {
-        notes(record, NoteKind::LeftOut).any(|note| note.contains(pattern) && note.contains(text))
-    };
-    let name = record.domain().name.as_str();
-    let base = [
-        format!("/var/log/libvirt/**/{name}.log"),
-        format!("/var/lib/libvirt/qemu/domain-{name}/monitor.sock"),
-        format!("/run/libvirt/**/{name}.pid"),
-        format!("/run/libvirt/**/*.tunnelmigrate.dest.{name}"),
-    ];
-    let own_directory = pattern.starts_with("/var/lib/libvirt/qemu/domain-") && pattern.ends_with("/*");
-    if own_directory || base.iter().any(|known| known == pattern) {
-        Some("narrow-names")
-    } else if pattern == "/dev/vhost-net" && !record.uses().contains(&Feature::VhostNet) {
-        Some("vhost-net-for-taps")
-    } else if pattern == "/dev/vfio/[0-9]*" && has(record, "/dev/vfio/vfio")
-        || pattern.starts_with("/dev/vfio/") && lacks_a_vfio_device(record)
-    {
-        Some("vfio-groups")
-    } else if pattern.contains("/(null)/") {
-        Some("tpm-version")
-    } else if pattern.starts_with("/var/lib/libvirt/swtpm/") && rules_from(record, "tpm", "backend/source") {
-        Some("tpm-state-elsewhere")
-    } else if left_out("startupPolicy") {
-        Some("optional-media")
-    } else if has(record, &format!("{pattern}/")) && rules_from(record, "disk", "source") {
-        Some("fat-directories")
-    } else if in_part && rules_from(record, "memory", "source/path") {
-        Some("read-only-memory")
-    } else if left_out("is no pseudo-terminal")
-        || pattern.starts_with("/dev/pts/") && record.uses().contains(&Feature::Pty)
-    {
-        Some("pseudo-terminals")
-    } else if left_out(": own ") {
-        Some("another-guests-socket")
-    } else if in_part && has(record, &format!("{pattern}.TRANSIENT-{name}")) {
-        Some("transient-disks")
-    } else if in_part && pattern.starts_with("/sys/devices/") && record.uses().contains(&Feature::Vfio) {
-        Some("pci-attributes")
-    } else if is_rom(record, pattern) {
-        Some("rom-loaders")
-    } else if has_literally(record, pattern) {
-        Some("literal-paths")
-    } else if pattern.starts_with("/dev/vfio/")
-        && notes(record, NoteKind::NotCovered).any(|note| note.starts_with("host devices by capability"))
-    {
-        Some("devices-of-containers")
-    } else if is_of_a_machines_device(record, pattern) {
-        Some("container-devices")
-    } else if left_out("GL is off") || is_for_gl(pattern) && renders_nothing(record) {
-        Some("rendering-that-is-off")
-    } else if left_out_directory(record, pattern) {
-        Some("container-directories")
-    } else if ["//", "/./", "/../"].iter().any(|part| pattern.contains(part)) {
-        Some("normal-paths")
-    } else {
-        None
-    }
+    let case = Case { pattern, in_part, record };
+    NARROWER.iter().find(|(_, holds)| holds(&case)).map(|(family, _)| *family)
 }
 
 /// Whether the original has a directory's name as a pattern, and ours is the directory of that name.
@@ -277,51 +300,280 @@ fn has(record: &Derived, path: &str) -> bool {
     rule(record, path).is_some()
 }
 
+/// Whether a rule, itself or by a pattern, is for this path.
+fn is_granted(record: &Derived, path: &str) -> bool {
+    let path = LiteralPath::new(path);
+    path.is_ok_and(|path| record.rules().iter().any(|rule| rule.target.matches(&path)))
+}
+
 /// The rule for a path.
 fn rule<'r>(record: &'r Derived, path: &str) -> Option<&'r Rule> {
     record.rules().iter().find(|rule| matches!(&rule.target, Target::Path(target) if target.as_str() == path))
 }
 
-/// The family of a domain that only we refuse.
-pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
-    if errors.contains("are not confined by AppArmor") {
-        Some("virtual-machine-types")
-    } else if errors.contains("is not resolved") {
-        Some("volumes")
-    } else if errors.contains("is not an absolute path") {
-        Some("relative-paths")
-    } else if errors.contains("may not be granted (it is \"") || errors.contains("is not normal: ") {
-        Some("normal-paths")
-    } else if errors.contains(": own /") {
-        Some("another-guests-socket")
-    } else if ["/run/libvirt", "/var/cache/", "/var/lib/libvirt/", "/var/log/"]
-        .iter()
-        .any(|dir| errors.contains(&format!(": refuse {dir}")))
-    {
-        Some("files-of-daemons")
-    } else if errors.contains(": single /dev")
-        || ["/dev/", "/root/", "/run/", "/usr/", "/var/", "**/"]
-            .iter()
-            .any(|dir| errors.contains(&format!(": refuse {dir}")))
-    {
-        Some("host-services")
-    } else if errors.contains(": devices/console[1]/source asks for") {
-        Some("first-console")
-    } else if errors.contains(": read /") {
-        Some("shared-firmware")
-    } else if errors.ends_with("\"/\" is a directory") {
-        Some("root-directory")
-    } else if errors.contains(" has no ") || errors.contains("SCSI adapter \"") {
-        Some("incomplete-devices")
-    } else if ["disk type \"", "shared memory name \"", "PCI address \""]
-        .iter()
-        .any(|what| errors.contains(what))
-    {
-        Some("unknown-values")
-    } else if errors.contains("namespace prefix") {
-        Some("unbound-prefixes")
-    } else {
-        let (what, rest) = errors.split_once(" may not be granted: ")?;
+/// The lines of the path policy that the original has not, by family. A refusal for any other line is explained by
+/// what it is about, or not at all: the original refuses that path too.
+const OWN_LINES: [(&str, &[&str]); 4] = [
+    (
+        "another-guests-socket",
+        &[
+            "own /run/libvirt/qemu/channel/*",
+            "own /run/libvirt/qemu/dbus/*",
+            "own /run/libvirt/qemu/nbdkit/*",
+            "own /run/libvirt/qemu/passt/*",
+            "own /run/libvirt/qemu/rdp/*",
+            "own /run/libvirt/qemu/slirp/*",
+            "own /run/libvirt/qemu/swtpm/*",
+            "own /var/lib/libvirt/qemu/channel/target/domain-*",
+            "own /var/lib/libvirt/qemu/domain-*",
+        ],
+    ),
+    (
+        "files-of-daemons",
+        &[
+            "own /dev/hugepages/libvirt/qemu/*",
+            "own /run/hugepages/kvm/libvirt/qemu/*",
+            "own /var/lib/libvirt/qemu/dump/*",
+            "own /var/lib/libvirt/qemu/dump/*.core",
+            "own /var/lib/libvirt/qemu/dump/*.dump",
+            "own /var/lib/libvirt/qemu/ram/*",
+            "own /var/lib/libvirt/qemu/save/*.save",
+            "own /var/log/libvirt/qemu/*-console.log",
+            "own /var/log/libvirt/qemu/*-console0.log",
+            "own /var/log/libvirt/qemu/*-serial.log",
+            "own /var/log/libvirt/qemu/*-serial0.log",
+            "own /var/log/libvirt/qemu/*-serial1.log",
+            "own /var/log/libvirt/qemu/*.log",
+            "own /var/log/swtpm/libvirt/qemu/*-swtpm.log",
+            "refuse /run/libvirt",
+            "refuse /var/cache/aa-svirt",
+            "refuse /var/cache/apparmor",
+            "refuse /var/lib/libvirt/dnsmasq",
+            "refuse /var/lib/libvirt/lockd",
+            "refuse /var/lib/libvirt/network",
+            "refuse /var/lib/libvirt/qemu/checkpoint",
+            "refuse /var/lib/libvirt/qemu/save",
+            "refuse /var/lib/libvirt/qemu/snapshot",
+            "refuse /var/lib/libvirt/sanlock",
+            "refuse /var/lib/libvirt/secrets",
+            "refuse /var/lib/libvirt/swtpm",
+            "refuse /var/log/libvirt",
+            "refuse /var/log/swtpm",
+        ],
+    ),
+    ("host-services", HOST_SERVICES),
+    ("shared-firmware", FIRMWARE),
+];
+
+const HOST_SERVICES: &[&str] = &[
+    "read **/.local/bin",
+    "read /gnu/store",
+    "read /nix/store",
+    "read /sys/devices/pci*",
+    "read /usr/libexec",
+    "read /usr/local/libexec",
+    "read /usr/local/share",
+    "refuse **/.aws",
+    "refuse **/.azure",
+    "refuse **/.bash_login",
+    "refuse **/.bash_logout",
+    "refuse **/.bash_profile",
+    "refuse **/.bashrc",
+    "refuse **/.config/autostart",
+    "refuse **/.config/environment.d",
+    "refuse **/.config/gcloud",
+    "refuse **/.config/systemd",
+    "refuse **/.docker",
+    "refuse **/.forward",
+    "refuse **/.gnupg",
+    "refuse **/.kube",
+    "refuse **/.local/share/systemd",
+    "refuse **/.login",
+    "refuse **/.netrc",
+    "refuse **/.pam_environment",
+    "refuse **/.profile",
+    "refuse **/.rhosts",
+    "refuse **/.shosts",
+    "refuse **/.ssh",
+    "refuse **/.xinitrc",
+    "refuse **/.xprofile",
+    "refuse **/.xsession",
+    "refuse **/.xsessionrc",
+    "refuse **/.zlogin",
+    "refuse **/.zprofile",
+    "refuse **/.zshenv",
+    "refuse **/.zshrc",
+    "refuse /dev/console",
+    "refuse /dev/cpu",
+    "refuse /dev/crash",
+    "refuse /dev/cuse",
+    "refuse /dev/i2c-*",
+    "refuse /dev/ipmi*",
+    "refuse /dev/kmem",
+    "refuse /dev/kmsg",
+    "refuse /dev/loop-control",
+    "refuse /dev/mapper/control",
+    "refuse /dev/mem",
+    "refuse /dev/mtd*",
+    "refuse /dev/nvram",
+    "refuse /dev/oldmem",
+    "refuse /dev/port",
+    "refuse /dev/snapshot",
+    "refuse /dev/uhid",
+    "refuse /dev/uinput",
+    "refuse /dev/vcs*",
+    "refuse /dev/vhci",
+    "refuse /dev/watchdog*",
+    "refuse /root/.ssh",
+    "refuse /run/NetworkManager",
+    "refuse /run/containerd",
+    "refuse /run/crio",
+    "refuse /run/current-system",
+    "refuse /run/dbus",
+    "refuse /run/docker.sock",
+    "refuse /run/podman",
+    "refuse /run/snapd*",
+    "refuse /run/sudo",
+    "refuse /run/systemd",
+    "refuse /run/udev",
+    "refuse /usr/etc",
+    "refuse /usr/games",
+    "refuse /usr/include",
+    "refuse /usr/local/games",
+    "refuse /usr/local/src",
+    "refuse /usr/src",
+    "refuse /var/backups",
+    "refuse /var/lib/NetworkManager",
+    "refuse /var/lib/apt",
+    "refuse /var/lib/cloud",
+    "refuse /var/lib/dhcp",
+    "refuse /var/lib/dpkg",
+    "refuse /var/lib/extrausers",
+    "refuse /var/lib/polkit-1",
+    "refuse /var/lib/rpm",
+    "refuse /var/lib/systemd",
+    "refuse /var/spool/anacron",
+    "refuse /var/spool/at",
+    "refuse /var/spool/atjobs",
+    "refuse /var/spool/cron",
+    "refuse /var/spool/incron",
+    "run /run/current-system/profile/bin/qemu-*",
+    "run /run/current-system/sw/bin/qemu-*",
+    "run /run/libvirt/nix-emulators",
+    "run /usr/libexec/qemu-kvm",
+    "run /usr/local/libexec/qemu-*",
+    "single /dev",
+];
+
+const FIRMWARE: &[&str] = &[
+    "read /efi",
+    "read /usr/lib/ipxe",
+    "read /usr/lib/riscv64-linux-gnu/opensbi",
+    "read /usr/lib/u-boot",
+    "read /usr/share/AAVMF",
+    "read /usr/share/OVMF",
+    "read /usr/share/edk2",
+    "read /usr/share/edk2-armvirt",
+    "read /usr/share/edk2-ovmf",
+    "read /usr/share/edk2-riscv64",
+    "read /usr/share/ipxe",
+    "read /usr/share/opensbi",
+    "read /usr/share/ovmf",
+    "read /usr/share/qemu",
+    "read /usr/share/qemu-efi",
+    "read /usr/share/qemu-efi-aarch64",
+    "read /usr/share/qemu-efi-loongarch64",
+    "read /usr/share/qemu-efi-riscv64",
+    "read /usr/share/qemu-kvm",
+    "read /usr/share/seabios",
+    "read /usr/share/sgabios",
+    "read /usr/share/vgabios",
+];
+
+/// What the original restricts as well; it grants none of these for writing.
+#[cfg(test)]
+const LINES_OF_BOTH: &[&str] = &[
+    "read /boot",
+    "read /etc/ceph",
+    "read /etc/pki/nssdb",
+    "read /initrd",
+    "read /initrd.img",
+    "read /initrd.img.old",
+    "read /vmlinuz",
+    "read /vmlinuz.old",
+    "refuse /bin",
+    "refuse /etc",
+    "refuse /lib",
+    "refuse /lib32",
+    "refuse /lib64",
+    "refuse /libx32",
+    "refuse /lost+found",
+    "refuse /proc",
+    "refuse /sbin",
+    "refuse /selinux",
+    "refuse /sys",
+    "refuse /usr/bin",
+    "refuse /usr/lib",
+    "refuse /usr/lib32",
+    "refuse /usr/lib64",
+    "refuse /usr/libx32",
+    "refuse /usr/local/bin",
+    "refuse /usr/local/etc",
+    "refuse /usr/local/lib",
+    "refuse /usr/local/lib32",
+    "refuse /usr/local/lib64",
+    "refuse /usr/local/libx32",
+    "refuse /usr/local/sbin",
+    "refuse /usr/sbin",
+    "refuse /usr/share",
+    "run /usr/bin/kvm",
+    "run /usr/bin/kvm-spice",
+    "run /usr/bin/qemu",
+    "run /usr/bin/qemu-*",
+    "run /usr/bin/qemu-kvm",
+    "run /usr/lib/qemu",
+    "run /usr/lib/xen*",
+    "run /usr/lib64/qemu",
+    "run /usr/local/bin/qemu-*",
+];
+
+/// A refusal of ours.
+struct Refusal<'a> {
+    errors: &'a str,
+}
+
+impl<'a> Refusal<'a> {
+    fn says(&self, words: &str) -> bool {
+        self.errors.contains(words)
+    }
+
+    /// The line of the path policy, without its number, that it is for.
+    fn line(&self) -> Option<&'a str> {
+        let (_, line) = self.errors.split_once("the path policy has ")?;
+        let (_, statement) = line.split_once(": ")?;
+        statement.lines().next()
+    }
+
+    fn is_for_a_line_of(&self, family: &str) -> bool {
+        let lines = OWN_LINES.iter().find(|(name, _)| *name == family).map_or(&[][..], |(_, lines)| lines);
+        self.line().is_some_and(|line| lines.contains(&line))
+    }
+
+    /// Whether a whole directory is refused for what is restricted in it. The original looks at its name alone.
+    fn is_of_a_directory_above(&self) -> bool {
+        let path =
+            self.errors.split_once(" \"").and_then(|(_, rest)| rest.split_once("\" may not be granted"));
+        path.zip(self.line()).is_some_and(|((path, _), line)| {
+            let restricted = line.split_once(' ').map_or("", |(_, prefix)| prefix);
+            restricted
+                .strip_prefix(path.trim_end_matches('/'))
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    }
+
+    /// The family of the element that asks, if the original does not look at it.
+    fn of_an_unseen_element(&self) -> Option<&'static str> {
+        let (what, rest) = self.errors.split_once(" may not be granted: ")?;
         let (element, _) = rest.split_once(" asks for ")?;
         let element = without_positions(element);
         let is_unseen = |family: &&str| {
@@ -331,6 +583,38 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         };
         family_of(&element).filter(is_unseen)
     }
+}
+
+/// A family, and whether a refusal belongs to it.
+type Refusing = (&'static str, fn(&Refusal<'_>) -> bool);
+
+/// The families of refusals that the element has no part in; the first that it belongs to counts.
+const REFUSALS: [Refusing; 14] = [
+    ("virtual-machine-types", |refusal| refusal.says("are not confined by AppArmor")),
+    ("volumes", |refusal| refusal.says("is not resolved")),
+    ("relative-paths", |refusal| refusal.says("is not an absolute path")),
+    ("normal-paths", |refusal| {
+        refusal.says("may not be granted (it is \"") || refusal.says("is not normal: ")
+    }),
+    ("another-guests-socket", |refusal| refusal.is_for_a_line_of("another-guests-socket")),
+    ("files-of-daemons", |refusal| refusal.is_for_a_line_of("files-of-daemons")),
+    ("host-services", |refusal| refusal.is_for_a_line_of("host-services")),
+    ("shared-firmware", |refusal| refusal.is_for_a_line_of("shared-firmware")),
+    ("first-console", |refusal| refusal.says(": devices/console[1]/source asks for")),
+    ("root-directory", |refusal| refusal.errors.ends_with("\"/\" is a directory")),
+    ("incomplete-devices", |refusal| refusal.says(" has no ") || refusal.says("SCSI adapter \"")),
+    ("unknown-values", |refusal| {
+        ["disk type \"", "shared memory name \"", "PCI address \""].iter().any(|what| refusal.says(what))
+    }),
+    ("unbound-prefixes", |refusal| refusal.says("namespace prefix")),
+    ("host-services", |refusal| refusal.is_of_a_directory_above()),
+];
+
+/// The family of a domain that only we refuse.
+pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
+    let refusal = Refusal { errors };
+    let found = REFUSALS.iter().find(|(_, holds)| holds(&refusal)).map(|(family, _)| *family);
+    found.or_else(|| refusal.of_an_unseen_element())
 }
 
 /// The family of a domain that only the original refuses. A path that it finds restricted must be refused here too, but
@@ -347,11 +631,16 @@ pub(super) fn refusal_of_theirs(errors: &[String], record: &Derived) -> Option<&
         let is_false = |path: &str| {
             left_out_directory(record, path) || gets_no_rule(record, path) || is_only_read(record, path)
         };
-        return if has_a_machines_device(record) {
-            Some("container-devices")
-        } else {
-            restricted.all(is_false).then_some("false-refusals")
-        };
+        // What a device of a virtual machine's names gets no rule here.
+        let is_device = |path: &str| has_a_machines_device(record) && !is_granted(record, path);
+        let mut family = "false-refusals";
+        for path in restricted.filter(|path| !is_false(path)) {
+            if !is_device(path) {
+                return None;
+            }
+            family = "container-devices";
+        }
+        return Some(family);
     }
     // Its parser of whole domains minds what has no bearing on files.
     let whole = |error: &String| error == "could not get VM definition" || error == "invalid VM definition";
@@ -365,4 +654,58 @@ fn without_positions(element: &str) -> String {
         .enumerate()
         .map(|(at, part)| if at == 0 { part } else { part.split_once(']').map_or("", |(_, rest)| rest) })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aa_derive::path_policy;
+    use std::collections::BTreeSet;
+
+    /// A line that is new has to be put somewhere, and one that is gone leaves nothing behind that explains anything.
+    #[test]
+    fn each_line_of_the_path_policy_is_of_one_family_or_the_originals_too() {
+        let lines = path_policy::DEFAULT.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        let policy: BTreeSet<String> = lines
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .filter(|line| !line.starts_with("allow "))
+            .collect();
+        let listed = OWN_LINES.iter().flat_map(|(_, lines)| lines.iter()).chain(LINES_OF_BOTH);
+        let mut known = BTreeSet::new();
+        for line in listed {
+            assert!(known.insert((*line).to_owned()), "{line} is listed twice");
+        }
+        assert_eq!(known.difference(&policy).collect::<Vec<_>>(), [""; 0], "no line of the policy");
+        assert_eq!(policy.difference(&known).collect::<Vec<_>>(), [""; 0], "of no family");
+    }
+
+    #[test]
+    fn a_refusal_is_explained_by_its_line_or_its_element_and_else_not() {
+        let refusal = |what: &str, path: &str, element: &str, line: &str| {
+            refusal_of_ours(&format!(
+                "x.xml:2:3: {what} \"{path}\" may not be granted: {element} asks for rwk, and the path policy has line 9: {line}"
+            ))
+        };
+        let disk = |path: &str, line: &str| refusal("disk source", path, "devices/disk[1]/source", line);
+        assert_eq!(disk("/var/spool/cron/x", "refuse /var/spool/cron"), Some("host-services"));
+        assert_eq!(disk("/run/libvirt/x", "refuse /run/libvirt"), Some("files-of-daemons"));
+        assert_eq!(disk("/usr/share/OVMF/x", "read /usr/share/OVMF"), Some("shared-firmware"));
+        // The original refuses these too: that only we do is no family's.
+        for (path, line) in [
+            ("/etc/shadow", "refuse /etc"),
+            ("/usr/bin/x", "refuse /usr/bin"),
+            ("/boot/x", "read /boot"),
+            ("/srv/x", "refuse /srv"),
+            ("/var/spool/crontab/x", "refuse /var/spool/crontab"),
+        ] {
+            assert_eq!(disk(path, line), None, "{path}");
+        }
+        // But for a directory above, which it does not look into, and for an element that it does not see.
+        assert_eq!(disk("/usr", "refuse /usr/bin"), Some("host-services"));
+        assert_eq!(disk("/us", "refuse /usr/bin"), None);
+        assert_eq!(
+            refusal("mirror", "/etc/x", "devices/disk[1]/mirror/source", "refuse /etc"),
+            Some("mirrors")
+        );
+    }
 }

@@ -16,6 +16,9 @@ use super::results::Record;
 use crate::dist;
 use crate::report::say;
 
+/// A guest that reports nothing for so long hangs: no case may take longer (`case_timeout` in tests/guest).
+const SILENCE: Duration = Duration::from_secs(15 * 60);
+
 /// What one boot runs.
 #[derive(Debug)]
 pub(crate) struct Boot<'a> {
@@ -36,7 +39,7 @@ pub(crate) struct Boot<'a> {
     /// run what its kernel has just patched in its own text as it was before, and die of a breakpoint: soon, where
     /// KVM guests within it come and go.
     pub(crate) parallel: bool,
-    /// After this the guest is ended.
+    /// After this the guest is ended, whatever it reports.
     pub(crate) limit: Duration,
 }
 
@@ -47,7 +50,7 @@ pub(crate) enum Ending {
     Exit(i32),
     /// The guest ended without a status: its kernel panicked, or QEMU failed.
     Died,
-    /// The limit was reached.
+    /// The limit was reached, or the guest reported nothing for too long.
     Hung,
 }
 
@@ -67,7 +70,7 @@ impl Boot<'_> {
         let results = self.dir.join("results.log");
         File::create(&results)?;
         let mut guest = Guest(self.command(&initrd).spawn().context("cannot start qemu-system-x86_64")?);
-        let ending = self.follow(&mut guest.0, &results, &mut seen);
+        let ending = follow(&mut guest.0, &results, SILENCE, self.limit, &mut seen);
         drop(guest);
         fs::remove_file(initrd)?;
         ending
@@ -85,34 +88,6 @@ impl Boot<'_> {
             lock.lock()?;
         }
         Ok(lock)
-    }
-
-    fn follow(
-        &self,
-        guest: &mut Child,
-        results: &Path,
-        seen: &mut impl FnMut(Record) -> Result<()>,
-    ) -> Result<Ending> {
-        let started = Instant::now();
-        let mut log = Tail::open(results)?;
-        let mut ending = None;
-        loop {
-            let ended = guest.try_wait()?.is_some();
-            for line in log.lines()? {
-                match Record::parse(&line) {
-                    Some(Record::Exit(status)) => ending = Some(Ending::Exit(status)),
-                    Some(record) => seen(record)?,
-                    None => {}
-                }
-            }
-            if ended {
-                return Ok(ending.unwrap_or(Ending::Died));
-            }
-            if started.elapsed() > self.limit {
-                return Ok(ending.unwrap_or(Ending::Hung));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
     }
 
     fn command(&self, initrd: &Path) -> Command {
@@ -199,6 +174,37 @@ impl Drop for Guest {
     }
 }
 
+/// Hands on what a guest reports until it has ended, or has reported nothing for so long, or the limit is reached.
+fn follow(
+    guest: &mut Child,
+    results: &Path,
+    silence: Duration,
+    limit: Duration,
+    seen: &mut impl FnMut(Record) -> Result<()>,
+) -> Result<Ending> {
+    let started = Instant::now();
+    let mut heard = started;
+    let mut log = Tail::open(results)?;
+    let mut ending = None;
+    loop {
+        let ended = guest.try_wait()?.is_some();
+        for record in log.lines()?.iter().filter_map(|line| Record::parse(line)) {
+            heard = Instant::now();
+            match record {
+                Record::Exit(status) => ending = Some(Ending::Exit(status)),
+                record => seen(record)?,
+            }
+        }
+        if ended {
+            return Ok(ending.unwrap_or(Ending::Died));
+        }
+        if heard.elapsed() > silence || started.elapsed() > limit {
+            return Ok(ending.unwrap_or(Ending::Hung));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Reads a growing file line by line.
 #[derive(Debug)]
 struct Tail {
@@ -221,5 +227,57 @@ impl Tail {
         let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return Ok(Vec::new()) };
         let whole: Vec<u8> = self.rest.drain(..=end).collect();
         Ok(String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// How a guest ends that is this shell script, which writes to `$0`, and how many records it gave.
+    fn ending(script: &str, silence: Duration, limit: Duration) -> (Ending, usize) {
+        let results = tempfile::NamedTempFile::new().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).arg(results.path());
+        let mut guest = Guest(shell.spawn().unwrap());
+        let mut records = 0;
+        let seen = &mut |_| {
+            records += 1;
+            Ok(())
+        };
+        let ending = follow(&mut guest.0, results.path(), silence, limit, seen).unwrap();
+        (ending, records)
+    }
+
+    #[test]
+    fn no_case_takes_longer_than_a_guest_may_be_silent() {
+        let mut found = 0;
+        for file in WalkDir::new(crate::workspace::root().unwrap().join("tests/guest")) {
+            let file = file.unwrap().into_path();
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            for seconds in text.lines().filter_map(|line| line.strip_prefix("case_timeout=")) {
+                assert!(Duration::from_secs(seconds.parse().unwrap()) < SILENCE, "{}", file.display());
+                found += 1;
+            }
+        }
+        assert!(found > 10, "only {found}");
+    }
+
+    #[test]
+    fn a_guest_may_run_for_as_long_as_it_reports() {
+        let short = Duration::from_millis(1500);
+        // Three times as long as it may be silent.
+        let speaks =
+            "for i in 1 2 3 4 5 6 7 8 9; do echo E2E-START $i >>$0; sleep 0.5; done; echo E2E-EXIT 0 >>$0";
+        assert_eq!(ending(speaks, short, LONG), (Ending::Exit(0), 9));
+        let noise = "while :; do echo noise >>$0; sleep 0.1; done";
+        for hangs in ["echo E2E-START a >>$0; exec sleep 60", noise] {
+            assert_eq!(ending(hangs, short, LONG).0, Ending::Hung, "{hangs}");
+        }
+        let on_and_on = "while :; do echo E2E-START a >>$0; sleep 0.1; done";
+        assert_eq!(ending(on_and_on, LONG, short).0, Ending::Hung);
+        assert_eq!(ending("echo E2E-START a >>$0", short, LONG), (Ending::Died, 1));
     }
 }

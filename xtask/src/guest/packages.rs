@@ -71,6 +71,11 @@ pub(crate) fn wanted(suite: Suite) -> impl Iterator<Item = &'static str> {
     PACKAGES.iter().chain(more(suite)).copied()
 }
 
+/// Where [`fetch`] puts the packages that it downloads into `dir`.
+pub(crate) fn archives(dir: &Path) -> PathBuf {
+    dir.join("cache/archives")
+}
+
 /// Downloads the packages of a suite with all that they depend on into `dir`, and says where each is,
 /// sorted by name.
 ///
@@ -86,7 +91,7 @@ pub(crate) fn fetch(suite: Suite, dir: &Path) -> Result<Vec<PathBuf>> {
         .lines()
         .filter(|line| line.starts_with('\''))
         .filter_map(|line| line.split_whitespace().nth(1))
-        .map(|name| dir.join("cache/archives").join(name))
+        .map(|name| archives(dir).join(name))
         .collect();
     files.sort();
     if files.is_empty() {
