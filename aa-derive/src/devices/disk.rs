@@ -350,17 +350,17 @@ fn below(
         self::source(deriver, &data_source, data.attr("type").unwrap_or("file"), file)?;
     }
     let backing = top.chain.and_then(|chain| chain.child("backingStore"));
-    let Some(backing) = backing else {
-        let said = Said {
-            backing: false,
-            data_file: explicit_data.is_some(),
-            sliced: source
-                .children("slices")
-                .flat_map(|slices| slices.children("slice"))
-                .any(|slice| slice.attr("offset") != Some("0")),
-        };
-        return probe(deriver, source, path, TopSource { said: said.or(top.said), ..top });
+    // libvirt writes out what is below an image, and neither its data file nor its extents: those are the header's.
+    let said = Said {
+        backing: backing.is_some(),
+        data_file: explicit_data.is_some(),
+        sliced: source
+            .children("slices")
+            .flat_map(|slices| slices.children("slice"))
+            .any(|slice| slice.attr("offset") != Some("0")),
     };
+    probe(deriver, source, path, TopSource { said: said.or(top.said), ..top })?;
+    let Some(backing) = backing else { return Ok(()) };
     // An empty element says that nothing is below.
     let Some(next) = backing.child("source") else { return Ok(()) };
     let depth = top.depth.saturating_add(1);
@@ -386,7 +386,7 @@ fn below(
     self::source(deriver, &next, backing.attr("type").unwrap_or("file"), layer)
 }
 
-/// What the headers of images say, where the XML says nothing.
+/// What the headers of images say of that of which the XML says nothing.
 fn probe(
     deriver: &mut Deriver<'_>,
     source: &Element<'_>,
