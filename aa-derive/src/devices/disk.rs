@@ -345,6 +345,11 @@ fn below(
         && let Some(data_source) = data.child("source")
     {
         // It is always raw: nothing is below it.
+        if let Some(nested) = data_source.child("dataStore") {
+            let path = path.unwrap_or_default().to_owned();
+            let reason = "its data file has a data file of its own".to_owned();
+            return Err(refuse(&nested, Refusal::Chain { what: top.what, path, reason }));
+        }
         let file =
             TopSource { depth: top.depth, ..TopSource::new("data file", Some(Format::Raw), top.read_only) };
         self::source(deriver, &data_source, data.attr("type").unwrap_or("file"), file)?;

@@ -183,6 +183,31 @@ fn very_many_deep_elements_are_refused() {
     assert!(refused(&disks(200)).contains("so deep and so many"));
 }
 
+/// As deep as an element may lie: what goes down element by element does so to a bound, whatever the stack.
+#[test]
+fn elements_within_their_own_kind_overflow_no_stack() {
+    let nested = |start: &str, end: &str| {
+        let deep =
+            format!("<disk><source file='/srv/a'>{}{}</source></disk>", start.repeat(500), end.repeat(500));
+        std::thread::Builder::new()
+            .stack_size(2 << 20)
+            .spawn(move || try_inside(&format!("<devices>{deep}</devices>")).map(|record| rules(&record)))
+            .unwrap()
+            .join()
+            .unwrap()
+    };
+    let data = nested("<dataStore><source file='/srv/b'>", "</source></dataStore>");
+    assert!(data.unwrap_err().to_string().contains("a data file of its own"));
+    let chain = "<disk><source file='/srv/a'/>".to_owned()
+        + &"<backingStore><source file='/srv/b'/>".repeat(500)
+        + &"</backingStore>".repeat(500)
+        + "</disk>";
+    assert!(refused(&chain).contains("more than 200 images"));
+    for kind in ["mirror", "reservations", "source", "x"] {
+        assert_eq!(nested(&format!("<{kind}>"), &format!("</{kind}>")).unwrap(), ["rwk /srv/a"], "{kind}");
+    }
+}
+
 #[test]
 fn no_rule_denies_unless_asked_for() {
     let xml = domain("<devices><disk><source file='/srv/a'/><readonly/></disk></devices>");
@@ -218,6 +243,9 @@ fn a_data_file_follows_its_disk() {
     assert_eq!(device(&socket("/run/nbd")), ["rw /run/nbd", "rwk /srv/top"]);
     refused(&socket("/etc/nbd"));
     assert_eq!(device(&by("block", "<source dev='/dev/vg/d'/>")), ["rwk /dev/vg/d", "rwk /srv/top"]);
+    let nested =
+        "<source file='/srv/data'><dataStore type='file'><source file='/srv/x'/></dataStore></source>";
+    assert!(refused(&by("file", nested)).contains("its data file has a data file of its own"));
     assert!(
         refused(&by("telnet", "<source file='/srv/data'/>")).contains("disk type \"telnet\" is not known")
     );

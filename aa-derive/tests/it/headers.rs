@@ -101,7 +101,9 @@ fn where_the_xml_says_what_is_below_headers_still_name_data() {
         rules(&record.unwrap())
     };
     let layer = |format: &str, path: &str| {
-        format!("<backingStore type='file'><format type='{format}'/><source file='{path}'/><backingStore/></backingStore>")
+        format!(
+            "<backingStore type='file'><format type='{format}'/><source file='{path}'/><backingStore/></backingStore>"
+        )
     };
     // The names of backing files that stand in the headers add nothing.
     assert_eq!(with("qcow2", "/srv/top", "<backingStore/>"), ["rwk /srv/data", "rwk /srv/top"]);
