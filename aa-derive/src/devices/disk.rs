@@ -14,6 +14,9 @@ use crate::image::{self, Format, LayerKind, Said, TopImage};
 use crate::pool::{VolumeError, VolumeKind};
 use crate::xml::Element;
 
+/// Types of sources that lie in this host's files, each with the attribute that names the file, node or directory.
+const LOCAL: [(&str, &str); 3] = [("file", "file"), ("block", "dev"), ("dir", "dir")];
+
 /// A source: one that a guest opens by itself, or a layer of such a one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TopSource<'d> {
@@ -61,41 +64,49 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<()
         mirrored(deriver, &mirror)?;
     }
     let Some(source) = disk.child("source") else { return Ok(()) };
-    let kind = disk.attr("type").unwrap_or("file");
     let read_only = cdrom || disk.child("readonly").is_some();
     let top = TopSource { chain: Some(*disk), ..TopSource::new("disk source", format, read_only) };
-    if is_left_out(deriver, disk, &source) {
+    if is_unlabelled(deriver, &source) {
         return Ok(());
     }
-    match (disk.child("transient"), source.attr("file").filter(|path| !path.is_empty())) {
-        // libvirt puts a throw-away overlay over the image, which is then only read.
-        (Some(_), Some(path)) if kind == "file" => {
-            let name = deriver.domain.name.clone();
-            deriver.grant(source, "transient overlay", &format!("{path}.TRANSIENT-{name}"), Access::RWK)?;
-            self::source(deriver, &source, kind, TopSource { read_only: true, ..top })
-        }
-        _ => self::source(deriver, &source, kind, top),
+    let Some(place) = located(deriver, &source, disk.attr("type").unwrap_or("file"))? else { return Ok(()) };
+    if is_left_out(deriver, disk, &source, &place) {
+        return Ok(());
     }
+    let overlay = place.path.as_ref().filter(|_| place.kind == "file" && disk.child("transient").is_some());
+    if let Some(path) = overlay {
+        // libvirt puts a throw-away overlay over the image, which is then only read.
+        let path = format!("{path}.TRANSIENT-{}", deriver.domain.name);
+        deriver.grant(source, "transient overlay", &path, Access::RWK)?;
+        return opened(deriver, &source, &place, TopSource { read_only: true, ..top });
+    }
+    opened(deriver, &source, &place, top)
 }
 
-/// Whether the guest will not open the source at all: libvirt drops a missing optional medium, and a
-/// label of AppArmor's own says not to touch it. Says why.
-fn is_left_out(deriver: &mut Deriver<'_>, disk: &Element<'_>, source: &Element<'_>) -> bool {
-    let unlabelled =
+/// Whether a label of AppArmor's own says not to touch the source, which a note says.
+fn is_unlabelled(deriver: &mut Deriver<'_>, source: &Element<'_>) -> bool {
+    let says_so =
         |label: &Element<'_>| label.attr("model") == Some("apparmor") && label.attr("relabel") == Some("no");
-    if source.children("seclabel").any(|label| unlabelled(&label)) {
-        deriver.note(
-            NoteKind::Seclabel,
-            source,
-            "no rule is made: the source's <seclabel model='apparmor'> says relabel='no'",
-        );
-        return true;
+    let is_unlabelled = source.children("seclabel").any(|label| says_so(&label));
+    if is_unlabelled {
+        let text = "no rule is made: the source's <seclabel model='apparmor'> says relabel='no'";
+        deriver.note(NoteKind::Seclabel, source, text);
     }
+    is_unlabelled
+}
+
+/// Whether the guest will not open the source at all: libvirt drops an optional medium that is missing. Says why.
+fn is_left_out(
+    deriver: &mut Deriver<'_>,
+    disk: &Element<'_>,
+    source: &Element<'_>,
+    place: &Located<'_>,
+) -> bool {
     let policy = source.attr("startupPolicy").or_else(|| disk.attr("startupPolicy"));
     if !matches!(policy, Some("optional" | "requisite")) {
         return false;
     }
-    let Some(path) = ["file", "dev", "dir"].iter().find_map(|name| source.attr(name)) else { return false };
+    let Some(path) = place.path.as_deref() else { return false };
     let missing = deriver
         .resolve(source.into(), "disk source", path)
         .is_ok_and(|resolved| resolved.kind == Kind::Missing);
@@ -124,6 +135,38 @@ fn mirrored(deriver: &mut Deriver<'_>, mirror: &Element<'_>) -> Result<(), Error
     }
 }
 
+/// Where a `<source>` lies, once a volume is looked up.
+#[derive(Debug)]
+struct Located<'d> {
+    /// The type, as `disk/@type`, but for `volume`.
+    kind: &'d str,
+    /// The file, node or directory of this host, if the source is one and is named.
+    path: Option<String>,
+}
+
+/// Where a `<source>` lies; none, with a note, of a volume that gets no rule.
+fn located<'d>(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'d>,
+    kind: &'d str,
+) -> Result<Option<Located<'d>>, Error> {
+    let named = |kind| {
+        let attribute = LOCAL.iter().find(|(known, _)| *known == kind).map(|(_, attribute)| *attribute);
+        let path = attribute.and_then(|name| source.attr(name)).filter(|path| !path.is_empty());
+        Located { kind, path: path.map(str::to_owned) }
+    };
+    match (kind, source.attr("actualType")) {
+        // The XML of a running guest has it translated.
+        ("volume", Some(actual))
+            if actual != "volume" && LOCAL.iter().any(|(_, name)| source.attr(name).is_some()) =>
+        {
+            Ok(Some(named(actual)))
+        }
+        ("volume", _) => volume(deriver, source),
+        _ => Ok(Some(named(kind))),
+    }
+}
+
 /// A `<source>` of any type, with everything that opening it takes.
 pub(crate) fn source(
     deriver: &mut Deriver<'_>,
@@ -131,27 +174,30 @@ pub(crate) fn source(
     kind: &str,
     top: TopSource<'_>,
 ) -> Result<(), Error> {
+    match located(deriver, source, kind)? {
+        Some(place) => opened(deriver, source, &place, top),
+        None => Ok(()),
+    }
+}
+
+/// The same of one that is located.
+fn opened(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'_>,
+    place: &Located<'_>,
+    top: TopSource<'_>,
+) -> Result<(), Error> {
     reservations(deriver, source)?;
     let named = |name| source.attr(name).filter(|path| !path.is_empty());
-    match kind {
-        "file" => match named("file") {
-            Some(path) => image(deriver, source, path, top),
-            None => below(deriver, source, None, top),
-        },
-        "block" => match named("dev") {
-            Some(path) => image(deriver, source, path, top),
-            None => below(deriver, source, None, top),
-        },
-        "dir" => match named("dir") {
-            Some(path) => directory(deriver, source, path, top),
-            None => below(deriver, source, None, top),
-        },
-        "volume" => volume(deriver, source, top),
-        "network" => {
+    match (place.kind, place.path.as_deref()) {
+        ("file" | "block", Some(path)) => image(deriver, source, path, top),
+        ("dir", Some(path)) => directory(deriver, source, path, top),
+        ("file" | "block" | "dir", None) => below(deriver, source, None, top),
+        ("network", _) => {
             network(deriver, source)?;
             below(deriver, source, None, top)
         }
-        "nvme" => {
+        ("nvme", _) => {
             let Some(address) = source.child("address") else {
                 return Err(refuse(source, Refusal::Incomplete { what: "NVMe disk", missing: "address" }));
             };
@@ -159,21 +205,21 @@ pub(crate) fn source(
             super::hostdev::vfio_pci(deriver, source, &address)?;
             below(deriver, source, None, top)
         }
-        "vhostuser" => {
+        ("vhostuser", _) => {
             deriver.uses(Feature::VhostUser);
             match named("path") {
                 Some(path) => deriver.grant(source, "vhost-user disk socket", path, Access::RW).map(drop),
                 None => super::chardev_source(deriver, source, "vhost-user disk"),
             }
         }
-        "vhostvdpa" => {
+        ("vhostvdpa", _) => {
             deriver.uses(Feature::Vdpa);
             match named("dev") {
                 Some(path) => deriver.grant(source, "vDPA disk", path, Access::RW).map(drop),
                 None => Err(refuse(source, Refusal::Incomplete { what: "vDPA disk", missing: "source dev" })),
             }
         }
-        other => Err(refuse(source, Refusal::Value { what: "disk type", value: other.to_owned() })),
+        (other, _) => Err(refuse(source, Refusal::Value { what: "disk type", value: other.to_owned() })),
     }
 }
 
@@ -189,14 +235,8 @@ fn reservations(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), E
     Ok(())
 }
 
-/// `<source pool= volume=>`: translated in the XML of a running guest, by pool definitions otherwise.
-fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -> Result<(), Error> {
-    if let Some(actual) = source.attr("actualType")
-        && actual != "volume"
-        && ["file", "dev", "dir"].iter().any(|name| source.attr(name).is_some())
-    {
-        return self::source(deriver, source, actual, top);
-    }
+/// `<source pool= volume=>`, by pool definitions.
+fn volume<'d>(deriver: &mut Deriver<'_>, source: &Element<'d>) -> Result<Option<Located<'d>>, Error> {
     let (Some(pool), Some(name)) = (source.attr("pool"), source.attr("volume")) else {
         return Err(refuse(
             source,
@@ -211,19 +251,20 @@ fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -
             if deriver.options.unknown_volumes == UnknownVolumes::LeftOut =>
         {
             deriver.note(NoteKind::LeftOut, source, unresolved(error.to_string()).to_string());
-            return Ok(());
+            return Ok(None);
         }
         Err(error) => return Err(refuse(source, unresolved(error.to_string()))),
     };
-    match (resolved.kind, &resolved.path) {
-        (VolumeKind::File | VolumeKind::Block, Some(path)) => image(deriver, source, path.as_str(), top),
-        (VolumeKind::Dir, Some(path)) => directory(deriver, source, path.as_str(), top),
-        (VolumeKind::Network, _) => {
-            deriver.uses(Feature::NetworkDisk);
-            below(deriver, source, None, top)
-        }
-        (_, None) => Err(refuse(source, unresolved("its pool does not say where it lies".to_owned()))),
+    let kind = match resolved.kind {
+        VolumeKind::File => "file",
+        VolumeKind::Block => "block",
+        VolumeKind::Dir => "dir",
+        VolumeKind::Network => "network",
+    };
+    if resolved.path.is_none() && resolved.kind != VolumeKind::Network {
+        return Err(refuse(source, unresolved("its pool does not say where it lies".to_owned())));
     }
+    Ok(Some(Located { kind, path: resolved.path.map(|path| path.as_str().to_owned()) }))
 }
 
 /// What a network source needs on this host: sockets, client configuration, keys.

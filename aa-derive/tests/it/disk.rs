@@ -328,6 +328,31 @@ fn a_translated_volume_is_its_file_and_an_untranslated_one_is_an_error() {
     assert!(message.contains("volume \"v\" of pool \"p\" is not resolved"), "{message}");
 }
 
+/// What a disk says of its source holds of a volume as well, however it is resolved.
+#[test]
+fn a_volume_may_be_transient_and_may_be_missing() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("srv")).unwrap();
+    fs::write(root.path().join("srv/there"), "").unwrap();
+    let mut options = options();
+    let pool = b"<pool type='dir'><name>p</name><target><path>/srv</path></target></pool>";
+    options.pools.add(std::path::Path::new("p.xml"), pool).unwrap();
+    let disk = |source: &str, inside: &str| {
+        let disk = format!("<devices><disk type='volume'><source {source}/>{inside}</disk></devices>");
+        rules(&derive_with(&domain(&disk), &options, root.path()).unwrap())
+    };
+    let by_pool = |name: &str| format!("pool='p' volume='{name}'");
+    let translated = |name: &str| format!("pool='p' volume='{name}' actualType='file' file='/srv/{name}'");
+    for volume in [&by_pool as &dyn Fn(&str) -> String, &translated] {
+        let overlay = ["rk /srv/there", "rwk /srv/there.TRANSIENT-guest"];
+        assert_eq!(disk(&volume("there"), "<transient/>"), overlay);
+        let optional = |name: &str| disk(&(volume(name) + " startupPolicy='optional'"), "");
+        assert_eq!(optional("absent"), [""; 0]);
+        assert_eq!(optional("there"), ["rwk /srv/there"]);
+        assert_eq!(disk(&volume("absent"), ""), ["rwk /srv/absent"]);
+    }
+}
+
 #[test]
 fn a_source_that_its_label_leaves_alone_gets_no_rule() {
     let disk = |model: &str| {
