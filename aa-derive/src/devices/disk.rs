@@ -12,6 +12,7 @@ use crate::error::{Error, Refusal};
 use crate::host::Kind;
 use crate::image::{self, Format, LayerKind, Said, TopImage};
 use crate::pool::{VolumeError, VolumeKind};
+use crate::seclabel;
 use crate::xml::Element;
 
 /// Types of sources that lie in this host's files, each with the attribute that names the file, node or directory.
@@ -66,10 +67,9 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<()
     let Some(source) = disk.child("source") else { return Ok(()) };
     let read_only = cdrom || disk.child("readonly").is_some();
     let top = TopSource { chain: Some(*disk), ..TopSource::new("disk source", format, read_only) };
-    if is_unlabelled(deriver, &source) {
-        return Ok(());
-    }
-    let Some(place) = located(deriver, &source, disk.attr("type").unwrap_or("file"))? else { return Ok(()) };
+    let Some(place) = located(deriver, &source, disk.attr("type").unwrap_or("file"))? else {
+        return below(deriver, &source, None, top);
+    };
     if is_left_out(deriver, disk, &source, &place) {
         return Ok(());
     }
@@ -81,18 +81,6 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<()
         return opened(deriver, &source, &place, TopSource { read_only: true, ..top });
     }
     opened(deriver, &source, &place, top)
-}
-
-/// Whether a label of AppArmor's own says not to touch the source, which a note says.
-fn is_unlabelled(deriver: &mut Deriver<'_>, source: &Element<'_>) -> bool {
-    let says_so =
-        |label: &Element<'_>| label.attr("model") == Some("apparmor") && label.attr("relabel") == Some("no");
-    let is_unlabelled = source.children("seclabel").any(|label| says_so(&label));
-    if is_unlabelled {
-        let text = "no rule is made: the source's <seclabel model='apparmor'> says relabel='no'";
-        deriver.note(NoteKind::Seclabel, source, text);
-    }
-    is_unlabelled
 }
 
 /// Whether the guest will not open the source at all: libvirt drops an optional medium that is missing. Says why.
@@ -144,12 +132,15 @@ struct Located<'d> {
     path: Option<String>,
 }
 
-/// Where a `<source>` lies; none, with a note, of a volume that gets no rule.
+/// Where a `<source>` lies; none, with a note, of one that gets no rule itself.
 fn located<'d>(
     deriver: &mut Deriver<'_>,
     source: &Element<'d>,
     kind: &'d str,
 ) -> Result<Option<Located<'d>>, Error> {
+    if seclabel::leaves_alone(deriver, source) {
+        return Ok(None);
+    }
     let named = |kind| {
         let attribute = LOCAL.iter().find(|(known, _)| *known == kind).map(|(_, attribute)| *attribute);
         let path = attribute.and_then(|name| source.attr(name)).filter(|path| !path.is_empty());
@@ -176,7 +167,7 @@ pub(crate) fn source(
 ) -> Result<(), Error> {
     match located(deriver, source, kind)? {
         Some(place) => opened(deriver, source, &place, top),
-        None => Ok(()),
+        None => below(deriver, source, None, top),
     }
 }
 

@@ -20,6 +20,8 @@ fn a_file_is_read_and_written_and_a_read_only_one_is_not() {
         ["rwk /srv/a.img"]
     );
     assert_eq!(device("<disk type='block'><source dev='/dev/vg/lv'/></disk>"), ["rwk /dev/vg/lv"]);
+    // The descriptor that is handed over is of the file that is named.
+    assert_eq!(device("<disk><source file='/srv/a.img' fdgroup='g'/></disk>"), ["rwk /srv/a.img"]);
 }
 
 #[test]
@@ -362,6 +364,25 @@ fn a_source_that_its_label_leaves_alone_gets_no_rule() {
     };
     assert_eq!(disk("apparmor"), [""; 0]);
     assert_eq!(disk("dac"), ["rwk /srv/a"]);
+    // It is of this source alone: of a layer, and of what is below one.
+    let layers = |top: &str, layer: &str| {
+        let label = |model: &str| format!("<seclabel model='{model}' relabel='no'/>");
+        device(&format!(
+            "<disk><source file='/srv/a'>{}</source><backingStore><source file='/srv/b'>{}</source>\
+             <backingStore><source file='/srv/c'/></backingStore></backingStore></disk>",
+            label(top),
+            label(layer)
+        ))
+    };
+    assert_eq!(layers("dac", "apparmor"), ["rk /srv/c", "rwk /srv/a"]);
+    assert_eq!(layers("apparmor", "dac"), ["rk /srv/b", "rk /srv/c"]);
+    let serial = |model: &str| {
+        device(&format!(
+            "<serial type='file'><source path='/srv/s'><seclabel model='{model}' relabel='no'/></source></serial>"
+        ))
+    };
+    assert_eq!(serial("apparmor"), [""; 0]);
+    assert_eq!(serial("dac"), ["rw /srv/s"]);
 }
 
 #[test]
@@ -444,6 +465,9 @@ fn character_devices() {
         refused(&format!("<{role} type='file'><source path='/etc/f'/></{role}>"));
         refused(&format!("<{role} type='file'><source/></{role}>"));
     }
+    let nmdm = "<serial type='nmdm'><source master='/dev/nmdm0A' slave='/dev/nmdm0B'/></serial>";
+    let record = try_inside(&format!("<devices>{nmdm}</devices>")).unwrap();
+    assert_eq!((rules(&record), record.notes()[0].kind), (Vec::new(), NoteKind::UnknownElement));
     // What the first console says is judged, though libvirt makes it the serial port's other end.
     let console = |path: &str| {
         format!(
