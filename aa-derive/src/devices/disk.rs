@@ -31,6 +31,8 @@ pub(crate) struct TopSource<'d> {
     pub(crate) chain: Option<Element<'d>>,
     /// Its place in its chain: 0 is the top.
     pub(crate) depth: u32,
+    /// Whether it is the medium of a drive, which may be empty.
+    pub(crate) is_medium: bool,
     /// What is said of it elsewhere than in these elements.
     pub(crate) said: Said,
 }
@@ -38,7 +40,7 @@ pub(crate) struct TopSource<'d> {
 impl TopSource<'_> {
     /// A top of which nothing more is said.
     pub(crate) fn new(what: &'static str, format: Option<Format>, read_only: bool) -> Self {
-        Self { what, format, read_only, chain: None, depth: 0, said: Said::default() }
+        Self { what, format, read_only, chain: None, depth: 0, is_medium: false, said: Said::default() }
     }
 
     fn access(self) -> Access {
@@ -52,11 +54,7 @@ impl TopSource<'_> {
 
 /// `<disk>`
 pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<(), Error> {
-    let driven = disk.child("driver");
-    let format = match driven.and_then(|element| element.attr("type")) {
-        Some(name) => Some(known_format(&driven.unwrap_or(*disk), name)?),
-        None => None,
-    };
+    let format = declared(disk.child("driver"), "type")?;
     let cdrom = disk.attr("device") == Some("cdrom");
     if disk.attr("device") == Some("lun") || disk.attr("rawio") == Some("yes") {
         deriver.uses(Feature::Rawio);
@@ -66,7 +64,8 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<()
     }
     let Some(source) = disk.child("source") else { return Ok(()) };
     let read_only = cdrom || disk.child("readonly").is_some();
-    let top = TopSource { chain: Some(*disk), ..TopSource::new("disk source", format, read_only) };
+    let is_medium = cdrom || disk.attr("device") == Some("floppy");
+    let top = TopSource { chain: Some(*disk), is_medium, ..TopSource::new("disk source", format, read_only) };
     let Some(place) = located(deriver, &source, disk.attr("type").unwrap_or("file"))? else {
         return below(deriver, &source, None, top);
     };
@@ -104,17 +103,18 @@ fn is_left_out(
     missing
 }
 
-/// The format that `driver/@type` or `format/@type` declares.
-fn known_format(at: &Element<'_>, name: &str) -> Result<Format, Error> {
-    Format::from_driver_type(name)
-        .ok_or_else(|| refuse(at, Refusal::Value { what: "disk format", value: name.to_owned() }))
+/// The format that an attribute of an element declares, if any.
+pub(crate) fn declared(at: Option<Element<'_>>, attribute: &'static str) -> Result<Option<Format>, Error> {
+    let Some((at, name)) = at.and_then(|at| Some((at, at.attr(attribute)?))) else { return Ok(None) };
+    match Format::from_driver_type(name) {
+        Some(format) => Ok(Some(format)),
+        None => Err(refuse(&at, Refusal::Value { what: "disk format", value: name.to_owned() })),
+    }
 }
 
 /// `<mirror>`: the target of a copy or of an active commit, in both its forms.
 fn mirrored(deriver: &mut Deriver<'_>, mirror: &Element<'_>) -> Result<(), Error> {
-    let declared =
-        mirror.child("format").and_then(|format| format.attr("type")).or_else(|| mirror.attr("format"));
-    let format = declared.and_then(Format::from_driver_type);
+    let format = declared(mirror.child("format"), "type")?.or(declared(Some(*mirror), "format")?);
     let top = TopSource { chain: Some(*mirror), ..TopSource::new("mirror", format, false) };
     match (mirror.child("source"), mirror.attr("file")) {
         (Some(source), _) => self::source(deriver, &source, mirror.attr("type").unwrap_or("file"), top),
@@ -183,7 +183,12 @@ fn opened(
     match (place.kind, place.path.as_deref()) {
         ("file" | "block", Some(path)) => image(deriver, source, path, top),
         ("dir", Some(path)) => directory(deriver, source, path, top),
-        ("file" | "block" | "dir", None) => below(deriver, source, None, top),
+        ("file" | "block" | "dir", None) => {
+            if !top.is_medium {
+                unnamed(deriver, source, place.kind);
+            }
+            below(deriver, source, None, top)
+        }
         ("network", _) => {
             network(deriver, source)?;
             below(deriver, source, None, top)
@@ -211,6 +216,14 @@ fn opened(
             }
         }
         (other, _) => Err(refuse(source, Refusal::Value { what: "disk type", value: other.to_owned() })),
+    }
+}
+
+/// Says that a source which lies in this host's files does not name which.
+fn unnamed(deriver: &mut Deriver<'_>, source: &Element<'_>, kind: &str) {
+    for (_, attribute) in LOCAL.iter().filter(|(known, _)| *known == kind) {
+        let text = format!("the source has no attribute \"{attribute}\": no rule is made for it");
+        deriver.note(NoteKind::UnknownElement, source, text);
     }
 }
 
@@ -401,7 +414,7 @@ fn below(
     // An empty element says that nothing is below.
     let Some(next) = backing.child("source") else { return Ok(()) };
     let depth = top.depth.saturating_add(1);
-    if depth > image::LIMIT {
+    if depth >= image::LIMIT {
         return Err(refuse(
             &backing,
             Refusal::Chain {
@@ -411,13 +424,7 @@ fn below(
             },
         ));
     }
-    let format = match backing.child("format") {
-        Some(format) => match format.attr("type") {
-            Some(name) => Some(known_format(&format, name)?),
-            None => None,
-        },
-        None => None,
-    };
+    let format = declared(backing.child("format"), "type")?;
     let layer = TopSource { chain: Some(backing), depth, ..TopSource::new("backing file", format, true) };
     // A level elsewhere than in this host's files is passed, but what is below it is not.
     self::source(deriver, &next, backing.attr("type").unwrap_or("file"), layer)

@@ -24,7 +24,9 @@ use crate::error::Error;
 use crate::xml::Element;
 
 pub(crate) use chardev::{pipe as chardev_pipe, source as chardev_source};
-pub(crate) use disk::{TopSource, image as disk_image, reached as disk_reached, source as disk_source};
+pub(crate) use disk::{
+    TopSource, declared as disk_format, image as disk_image, reached as disk_reached, source as disk_source,
+};
 pub(crate) use graphics::{any_node, gl};
 
 /// Devices that reach no file of the host, by libvirt's `formatdomain`.

@@ -144,11 +144,8 @@ impl Total {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChainError {
     /// More images than any real chain has.
-    #[error("the backing chain has more than {limit} images")]
-    TooDeep {
-        /// The limit.
-        limit: u32,
-    },
+    #[error("the backing chain has more than {LIMIT} images")]
+    TooDeep,
     /// An image is below itself.
     #[error("the backing chain is a loop: image {depth}, \"{}\", is above itself", Printable(.path))]
     Loop {
@@ -296,7 +293,7 @@ pub fn walk(
         Total::default().add(&walk.chain)?;
         depth = depth.saturating_add(1);
         if depth >= limit {
-            return Err(ChainError::TooDeep { limit });
+            return Err(ChainError::TooDeep);
         }
     }
     Ok(walk.chain)

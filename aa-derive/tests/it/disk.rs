@@ -32,6 +32,24 @@ fn an_empty_drive_grants_nothing() {
         "<disk type='block' device='cdrom'><source/></disk>",
     ] {
         assert_eq!(device(empty), [""; 0], "{empty}");
+        let record = try_inside(&format!("<devices>{empty}</devices>")).unwrap();
+        assert!(record.notes().is_empty(), "{empty}");
+    }
+}
+
+/// As by a slip of the pen: not even who asks for strictness would be told.
+#[test]
+fn a_disk_that_names_no_file_is_noted() {
+    for (disk, attribute) in [
+        ("<disk type='file'><source fil='/srv/a'/></disk>", "file"),
+        ("<disk type='block' device='lun'><source file='/dev/sda'/></disk>", "dev"),
+        ("<disk type='dir'><source dir=''/></disk>", "dir"),
+    ] {
+        let record = try_inside(&format!("<devices>{disk}</devices>")).unwrap();
+        assert_eq!(rules(&record), [""; 0], "{disk}");
+        let note = &record.notes()[0];
+        assert_eq!(note.kind, NoteKind::UnknownElement);
+        assert_eq!(note.text, format!("the source has no attribute \"{attribute}\": no rule is made for it"));
     }
 }
 
@@ -168,8 +186,9 @@ fn what_is_below_a_level_without_a_file_is_still_counted_and_granted() {
         let (level, end) = ("<backingStore type='file'><source/>", "</backingStore>");
         format!("<disk><source file='/srv/top'/>{}{base}{}</disk>", level.repeat(levels), end.repeat(levels))
     };
-    assert_eq!(device(&chain(199)), ["rk /srv/base", "rwk /srv/top"]);
-    assert!(refused(&chain(200)).contains("more than 200 images"));
+    // 200 images with the top and the base.
+    assert_eq!(device(&chain(198)), ["rk /srv/base", "rwk /srv/top"]);
+    assert!(refused(&chain(199)).contains("more than 200 images"));
 }
 
 /// Each level has the names of those above it, so that ten megabytes of XML became a gigabyte.
@@ -263,6 +282,13 @@ fn a_mirror_is_written_in_both_its_forms() {
     let empty = "<disk><source file='/srv/a'/><mirror type='file' job=''><format type='raw'/><source file='/srv/b'/></mirror></disk>";
     assert_eq!(device(empty), ["rwk /srv/a", "rwk /srv/b"]);
     assert!(refused("<disk><source file='/srv/a'/><mirror file='/etc/b'/></disk>").contains("mirror"));
+    for unknown in [
+        "<mirror type='file' job='copy'><format type='quantum'/><source file='/srv/b'/></mirror>",
+        "<mirror file='/srv/b' format='quantum'/>",
+    ] {
+        let message = refused(&format!("<disk><source file='/srv/a'/>{unknown}</disk>"));
+        assert!(message.contains("disk format \"quantum\" is not known"), "{message}");
+    }
 }
 
 #[test]
@@ -413,6 +439,10 @@ fn the_variable_store_of_the_firmware() {
             .contains("asks for rwk")
     );
     assert_eq!(derive("<nvram type='file'><source file='/srv/n'/></nvram>"), ok(&["rwk /srv/n"]));
+    assert_eq!(derive("<nvram format='qcow2'>/srv/n</nvram>"), ok(&["rwk /srv/n"]));
+    assert!(
+        derive("<nvram format='quantum'>/srv/n</nvram>").unwrap_err().contains("disk format \"quantum\"")
+    );
     assert_eq!(derive("<nvram type='block'><source dev='/dev/vg/n'/></nvram>"), ok(&["rwk /dev/vg/n"]));
     assert_eq!(
         derive(
