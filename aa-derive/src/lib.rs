@@ -8,6 +8,7 @@
 pub mod args;
 pub mod error;
 pub mod host;
+pub mod host_policy;
 pub mod identity;
 pub mod image;
 pub mod mounts;

@@ -71,6 +71,10 @@ fn options(args: &Args) -> Result<Options, (Exit, String)> {
         let name = args.policy.as_ref().map_or("the built-in policy".into(), |file| file.to_string_lossy());
         (Exit::Refused, format!("{name}: {error}"))
     })?;
+    let policy = match &args.policy {
+        Some(file) => policy.of_file(file.to_string_lossy().into_owned()),
+        None => policy,
+    };
     let pools = Pools::load(&args.pools).map_err(|error| (error.exit(), error.to_string()))?;
     let paths = args.add.iter().map(|(path, access)| Addition::path(path.clone(), *access));
     let globs = args.add_glob.iter().map(|(glob, access)| Addition::glob(glob.clone(), *access));

@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// The path policy refuses the argument of `-f` or `-F`.
     #[error(
-        "file to add \"{}\" may not be granted: it is \"{}\", and the path policy has {line}",
+        "file to add \"{}\" may not be granted (it is \"{}\"): {restriction}",
         Printable(.path), Printable(.resolved)
     )]
     Restricted {
@@ -74,8 +74,8 @@ pub enum Error {
         path: String,
         /// Where its links lead.
         resolved: String,
-        /// The line of the policy that refuses it.
-        line: String,
+        /// What the policy says of it.
+        restriction: String,
     },
     /// The argument of `-f` or `-F` is the whole file system.
     #[error("file to add \"{}\" may not be granted: it is the root directory", Printable(.0))]

@@ -87,8 +87,8 @@ fn socket(
     path: &str,
 ) -> Result<(), Error> {
     match deriver.grant(place, what, path, Access::RW) {
-        Err(Error { kind: kind @ Refusal::Restricted { another_guests: true, .. }, .. }) => {
-            deriver.note(NoteKind::LeftOut, place, kind.to_string());
+        Err(error) if error.kind.is_of_another_guest() => {
+            deriver.note(NoteKind::LeftOut, place, error.kind.to_string());
             Ok(())
         }
         granted => granted.map(drop),

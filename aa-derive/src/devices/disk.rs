@@ -6,11 +6,11 @@ use std::cell::RefCell;
 use aa_contract::{Access, Feature, NoteKind};
 
 use crate::UnknownVolumes;
-use crate::deriver::{Deriver, Place};
+use crate::deriver::{Ask, Deriver, Place};
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::Kind;
-use crate::image::{self, Format, LayerKind, Said, TopImage};
+use crate::image::{self, ChainNote, Format, LayerKind, Named, Said, TopImage};
 use crate::pool::{VolumeError, VolumeKind};
 use crate::seclabel;
 use crate::xml::Element;
@@ -439,11 +439,12 @@ fn probe(
 ) -> Result<(), Error> {
     let Some(path) = path.filter(|_| deriver.options.probe) else { return Ok(()) };
     let place = Place { element: *source, layer: None };
-    let what = "backing file";
     // The walk asks before it opens anything; the first refusal is the domain's.
     let refusal = RefCell::new(None);
-    let permit = |path: &str| {
-        let asked = deriver.permitted(place, what, path, Access::R, false);
+    let permit = |named: Named<'_>| {
+        let what = named.kind.map_or(top.what, name_of);
+        let header = Some(named.by).filter(|by| !by.is_empty());
+        let asked = deriver.permit(place, Ask { header, ..Ask::file(what, named.path, named.access) });
         asked.map(|resolved| resolved.path).map_err(|error| {
             let reason = error.kind.to_string();
             refusal.borrow_mut().get_or_insert(error);
@@ -463,7 +464,13 @@ fn probe(
     if let Some(error) = refusal.into_inner() {
         return Err(error);
     }
-    for note in &chain.notes {
+    // Of a file that is missing and granted all the same, granting it tells.
+    let is_told = |note: &ChainNote| {
+        note.kind() == NoteKind::MissingFile
+            && deriver.resolve(place, top.what, &note.path).is_ok_and(|file| file.kind == Kind::Missing)
+    };
+    let notes: Vec<&ChainNote> = chain.notes.iter().filter(|note| !is_told(note)).collect();
+    for note in notes {
         deriver.note(note.kind(), source, note.to_string());
     }
     for protocol in &chain.protocols {
@@ -471,10 +478,10 @@ fn probe(
     }
     for layer in chain.layers {
         let place = TopSource { depth: top.depth.saturating_add(layer.depth), ..top }.place(*source);
+        let what = name_of(layer.kind);
         match layer.kind {
-            LayerKind::Backing => grant_image(deriver, place, what, &layer.path, layer.access)?,
-            LayerKind::DataFile | LayerKind::Extent => {
-                grant_image(deriver, place, "data file", &layer.path, layer.access)?;
+            LayerKind::Backing | LayerKind::DataFile | LayerKind::Extent => {
+                grant_image(deriver, place, what, &layer.path, layer.access)?;
             }
             LayerKind::Socket | LayerKind::Config => {
                 deriver.grant(place, what, &layer.path, layer.access)?;
@@ -482,4 +489,15 @@ fn probe(
         }
     }
     Ok(())
+}
+
+/// What a file is that a header names, for messages.
+fn name_of(kind: LayerKind) -> &'static str {
+    match kind {
+        LayerKind::Backing => "backing file",
+        LayerKind::DataFile => "data file",
+        LayerKind::Extent => "extent",
+        LayerKind::Socket => "storage socket",
+        LayerKind::Config => "storage client configuration",
+    }
 }

@@ -205,7 +205,7 @@ fn a_header_says_what_the_argument_does_not() {
         &[],
     );
     // A directory is the argument's to name, and not the header's.
-    check(&["-drive", "file=/srv/fat.qcow2,format=qcow2"], &["/srv/fat.qcow2 rwk"], &[NoteKind::LeftOut]);
+    check(&["-drive", "file=/srv/fat.qcow2,format=qcow2"], &["/srv/fat.qcow2 rwk"], &[NoteKind::NotCovered]);
     refused(&["-drive", &format!("{plain},backing.file.filename=/etc/shadow")]);
 }
 

@@ -144,11 +144,33 @@ fn the_policy_is_printed_and_replaced() {
     let with = |policy: &Path| run(tool().arg("--policy").arg(policy), &xml);
     let refused = with(&policy);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("refuse /srv"));
+    let line = format!("(path policy {}, line ", policy.display());
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains(&line) && said.contains(": refuse /srv; rwk asked for by devices/disk[1]/source)"),
+        "{said}"
+    );
     fs::write(&policy, "refuse srv\n").unwrap();
     let bad = with(&policy);
     assert_eq!(bad.status.code(), Some(1));
     assert!(text(&bad.stderr).contains("policy: line 1: "), "{}", text(&bad.stderr));
+}
+
+/// What gets no rule although the guest would use it is not passed over where somebody asks for strictness.
+#[test]
+fn strict_refuses_what_gets_no_rule() {
+    for (device, why) in [
+        ("<emulator>/usr/bin/bash</emulator>", "emulator \"/usr/bin/bash\" gets no rule"),
+        ("<disk><source fil='/srv/a'/></disk>", "the source has no attribute \"file\""),
+    ] {
+        let xml = domain(&format!("<devices>{device}</devices>"));
+        assert_eq!(run(&mut tool(), &xml).status.code(), Some(0), "{device}");
+        let strict = run(tool().arg("--strict"), &xml);
+        assert_eq!(strict.status.code(), Some(1), "{device}");
+        assert!(text(&strict.stderr).contains(why), "{}", text(&strict.stderr));
+    }
+    let plain = domain("<devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices>");
+    assert_eq!(run(tool().arg("--strict"), &plain).status.code(), Some(0));
 }
 
 #[test]

@@ -160,6 +160,58 @@ fn an_uploaded_image_reaches_no_file_of_the_host() {
     }
 }
 
+#[test]
+fn what_a_header_names_is_refused_as_what_it_is() {
+    for (image, format, message) in [
+        (
+            qcow2(None, Some("/etc/passwd")),
+            "qcow2",
+            "data file \"/etc/passwd\" in the header of \"/srv/top\" may not be granted: /etc is restricted (path policy line ",
+        ),
+        (
+            vmdk("/boot/x"),
+            "vmdk",
+            "extent \"/boot/x\" in the header of \"/srv/top\" may not be granted: /boot may only be read",
+        ),
+        (
+            qcow2(Some(("nbd:unix:/run/udev/x", Some("raw"))), None),
+            "qcow2",
+            "storage socket \"/run/udev/x\" in the header of \"/srv/top\" may not be granted: /run/udev",
+        ),
+        (
+            qcow2(Some(("/etc/passwd", Some("raw"))), None),
+            "qcow2",
+            "backing file \"/etc/passwd\" in the header of \"/srv/top\" may not be granted: /etc",
+        ),
+    ] {
+        let root = host(&[("/srv/top", image)]);
+        let error = disk(format, root.path()).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+        let access = if message.contains("backing") {
+            "rk"
+        } else if message.contains("socket") {
+            "rw"
+        } else {
+            "rwk"
+        };
+        assert!(error.ends_with(&format!("; {access} asked for by devices/disk[1]/source)")), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_is_told_once() {
+    let root = host(&[("/srv/top", qcow2(Some(("/srv/base", Some("qcow2"))), Some("/srv/data")))]);
+    let notes = |record: &aa_contract::Derived| -> Vec<String> {
+        record.notes().iter().map(|note| note.text.clone()).collect()
+    };
+    assert_eq!(
+        notes(&disk("qcow2", root.path()).unwrap()),
+        ["backing file \"/srv/base\" does not exist", "data file \"/srv/data\" does not exist"]
+    );
+    fs::remove_file(root.path().join("srv/top")).unwrap();
+    assert_eq!(notes(&disk("qcow2", root.path()).unwrap()), ["disk source \"/srv/top\" does not exist"]);
+}
+
 /// An image that was uploaded makes no other writable, and opens no directory: not even as a CD.
 #[test]
 fn an_uploaded_image_makes_no_file_a_socket_and_opens_no_directory() {
@@ -182,7 +234,7 @@ fn an_uploaded_image_makes_no_file_a_socket_and_opens_no_directory() {
     ] {
         let record = cdrom(name, root.path());
         assert_eq!(rules(&record), ["rk /srv/top"], "{name}");
-        assert!(record.notes().iter().any(|note| note.kind == NoteKind::LeftOut), "{name}");
+        assert!(record.notes().iter().any(|note| note.kind == NoteKind::NotCovered), "{name}");
     }
     // A server that listens is reached, and the definition itself may name a directory.
     let _listener = std::os::unix::net::UnixListener::bind(root.path().join("srv/nbd.sock")).unwrap();

@@ -7,7 +7,7 @@ use std::io;
 use aa_derive::image::backing::{self, Override};
 use aa_derive::image::reader::BUDGET;
 use aa_derive::image::{
-    FileInfo, FileKind, Format, Identity, ImageHost, LayerKind, Node, OpenError, ReadAt, Reader, Said,
+    FileInfo, FileKind, Format, Identity, ImageHost, LayerKind, Named, Node, OpenError, ReadAt, Reader, Said,
     Source, TopImage, detect, read_header, walk,
 };
 
@@ -203,7 +203,7 @@ pub fn chain(data: &[u8]) {
     let format = declared.get(usize::from(first) % declared.len()).copied();
     let host = Pieces { pieces: split(rest), opened: RefCell::default() };
     let top = TopImage { path: "/0", format, readonly: first >= 128, said: Said::default() };
-    match walk(&host, &permit, top, DEEPEST) {
+    match walk(&host, &|named: Named<'_>| permit(named.path), top, DEEPEST) {
         Ok(chain) => {
             for layer in &chain.layers {
                 assert!(layer.path.starts_with('/') && permit(&layer.path).is_ok(), "{layer:?}");

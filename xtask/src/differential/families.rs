@@ -305,7 +305,7 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
             .any(|dir| errors.contains(&format!(": refuse {dir}")))
     {
         Some("host-services")
-    } else if errors.contains(": devices/console[1]/source asks for") {
+    } else if errors.contains("asked for by devices/console[1]/source)") {
         Some("first-console")
     } else if errors.contains(": read /") {
         Some("shared-firmware")
@@ -313,7 +313,7 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         Some("root-directory")
     } else if errors.contains(" has no ") || errors.contains("SCSI adapter \"") {
         Some("incomplete-devices")
-    } else if ["disk type \"", "shared memory name \"", "PCI address \""]
+    } else if ["disk type \"", "disk format \"", "shared memory name \"", "PCI address \""]
         .iter()
         .any(|what| errors.contains(what))
     {
@@ -322,8 +322,8 @@ pub(super) fn refusal_of_ours(errors: &str) -> Option<&'static str> {
         Some("unbound-prefixes")
     } else {
         let (what, rest) = errors.split_once(" may not be granted: ")?;
-        let (element, _) = rest.split_once(" asks for ")?;
-        let element = without_positions(element);
+        let (_, element) = rest.trim_end().rsplit_once(" asked for by ")?;
+        let element = without_positions(element.strip_suffix(')')?);
         let is_unseen = |family: &&str| {
             UNSEEN.contains(family)
                 || ["devices/smartcard", "devices/redirdev"].iter().any(|device| element.starts_with(device))
