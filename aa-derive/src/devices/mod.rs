@@ -28,6 +28,7 @@ pub(crate) use disk::{
     TopSource, declared as disk_format, image as disk_image, reached as disk_reached, source as disk_source,
 };
 pub(crate) use graphics::{any_node, gl};
+pub(crate) use hostdev::{pci, usb_node, vfio_device, vfio_node};
 
 /// Devices that reach no file of the host, by libvirt's `formatdomain`.
 const WITHOUT_FILES: [&str; 10] =

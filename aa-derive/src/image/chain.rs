@@ -457,7 +457,7 @@ impl Walk<'_> {
     /// A source that is no image file of this host.
     fn elsewhere(&mut self, source: Source, format: &BackingFormat, depth: u32) -> Result<(), ChainError> {
         match source {
-            Source::Directory(path) => {
+            Source::Directory { path, .. } => {
                 if self.permitted(&path, None, Access::R, depth).is_some() {
                     self.note(depth, &path, Problem::Directory);
                 }

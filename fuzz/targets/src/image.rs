@@ -127,7 +127,7 @@ pub fn backing_name(data: &[u8]) {
 /// Every path of a node is absolute: nothing depends on the directory of whoever opens it.
 fn absolute(node: &Node) {
     match &node.source {
-        Source::File(path) | Source::Directory(path) => assert!(path.starts_with('/'), "{path:?}"),
+        Source::File(path) | Source::Directory { path, .. } => assert!(path.starts_with('/'), "{path:?}"),
         Source::Remote(remote) => {
             assert!(remote.sockets.iter().chain(&remote.configs).all(|path| path.starts_with('/')));
         }
