@@ -510,6 +510,24 @@ mod tests {
             "/var/cache/aa-svirt/x",
             "/var/cache/apparmor/x",
             "/run/libvirt/qemu/driver.pid",
+            "/home/user/.bash_aliases",
+            "/home/user/.tcshrc",
+            "/home/user/.config/fish/config.fish",
+            "/home/user/.config/plasma-workspace/env/x.sh",
+            "/home/user/.vnc/xstartup",
+            "/run/initctl",
+            "/dev/initctl",
+            "/dev/fb0",
+            "/dev/tty0",
+            "/dev/tty63",
+            "/var/lib/incus/unix.socket",
+            "/var/lib/lxd/unix.socket",
+            "/var/snap/lxd/common/lxd/unix.socket",
+            "/run/k3s/containerd/containerd.sock",
+            "/run/user/1000/podman/podman.sock",
+            "/run/user/1000/docker.sock",
+            "/etc/pki/libvirt/private/serverkey.pem",
+            "/etc/pki/CA/private/cakey.pem",
         ] {
             assert!(policy.check(refused, Want::Read, OWNER).is_err(), "{refused}");
         }
@@ -537,6 +555,13 @@ mod tests {
             "/var/log/guest-serial.log",
             "/binary",
             "/etcetera/x",
+            "/dev/ttyS0",
+            "/dev/ttyUSB0",
+            "/dev/ttyAMA0",
+            "/home/user/.vnc/x.img",
+            "/var/lib/incus/storage-pools/default/x.img",
+            "/run/user/1000/pulse/native",
+            "/srv/podman/x.img",
         ] {
             assert!(policy.check(granted, Want::Write, OWNER).is_ok(), "{granted}");
         }
@@ -553,6 +578,10 @@ mod tests {
             "/efi/vmlinuz",
             "/home/user/.local/bin/tool",
             "/nix/store/x/FV/OVMF_CODE.fd",
+            "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
+            "/usr/share/slof/slof.bin",
+            "/etc/pki/qemu/server-cert.pem",
+            "/etc/pki/libvirt-vnc/ca-cert.pem",
             "/sys/devices/pci0000:00/0000:00:02.0/config",
         ] {
             assert!(policy.check(path, Want::Read, OWNER).is_ok(), "{path}");
