@@ -121,7 +121,11 @@ fn files_are_added_and_asked_of_the_policy() {
         text(&add("/srv/key:r").stdout)
             .contains(r#"{"path":"/srv/key","access":"r","origin":{"element":"--add"}}"#)
     );
-    assert!(text(&add("/srv/a:b").stdout).contains(r#"{"path":"/srv/a:b","access":"rwk""#));
+    assert!(text(&add("/srv/a:b1").stdout).contains(r#"{"path":"/srv/a:b1","access":"rwk""#));
+    let wrong = add("/srv/a:ro");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("\"ro\" is not an access"), "{}", text(&wrong.stderr));
+    assert!(text(&add("/srv/a:ro:r").stdout).contains(r#"{"path":"/srv/a:ro","access":"r""#));
     assert!(text(&add("/srv/{,**}").stdout).contains(r#""path":"/srv/{,**}""#));
     let refused = add("/etc/shadow:r");
     assert_eq!(refused.status.code(), Some(1));
