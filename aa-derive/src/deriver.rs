@@ -6,6 +6,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 
 use aa_contract::path::{MAX_PATH, PathError};
+use aa_contract::text::strip_os_code;
 use aa_contract::{
     Access, Derived, Domain, Feature, Glob, LiteralPath, Note, NoteKind, Origin, Rule, RuleSet, Target,
 };
@@ -164,7 +165,7 @@ impl<'a> Deriver<'a> {
         let resolved = self.host.resolve(path).map_err(|error| Refusal::Unresolvable {
             what,
             path: path.to_owned(),
-            reason: error.to_string(),
+            reason: strip_os_code(&error),
         })?;
         self.resolved.borrow_mut().insert(path.to_owned(), resolved.clone());
         Ok(resolved)

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use aa_contract::record::{RecordError, parse_line, to_line};
-use aa_contract::text::Printable;
+use aa_contract::text::{Printable, strip_os_code};
 use aa_contract::{Derived, DomainName, Exit, LiteralPath, Mode, ProfileName, Target};
 
 use crate::args::Args;
 use crate::diff::unified;
-use crate::error::{Error, strip_os_code};
+use crate::error::Error;
 use crate::grants::Change;
 use crate::layout::{DROP_IN_FOR_ALL, Layout, Part, file_name};
 use crate::profile_text::ProfileText;

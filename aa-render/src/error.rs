@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use aa_contract::text::Printable;
+use aa_contract::text::{Printable, strip_os_code};
 use aa_contract::{Exit, ProfileName};
 use thiserror::Error;
 
@@ -135,10 +135,4 @@ impl Error {
             | Self::NoGrant { .. } => Exit::Refused,
         }
     }
-}
-
-/// The system's message without Rust's `(os error N)` at its end.
-pub fn strip_os_code(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use aa_contract::text::Printable;
+use aa_contract::text::{Printable, strip_os_code};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -82,7 +82,7 @@ impl From<Errno> for OpenError {
         match errno {
             Errno::ENOENT | Errno::ENOTDIR => Self::Missing,
             Errno::EACCES | Errno::EPERM => Self::Denied,
-            other => Self::Host(other.desc().to_owned()),
+            other => Self::Host(other.desc().to_lowercase()),
         }
     }
 }
@@ -201,7 +201,7 @@ impl ImageHost for Files {
         let size = match Self::info(&meta)?.kind {
             FileKind::Regular => meta.len(),
             FileKind::Block => {
-                (&file).seek(SeekFrom::End(0)).map_err(|error| OpenError::Host(error.to_string()))?
+                (&file).seek(SeekFrom::End(0)).map_err(|error| OpenError::Host(strip_os_code(&error)))?
             }
         };
         Ok(Box::new(OpenFile { file, size }))
@@ -222,7 +222,7 @@ fn open_no_link(dir: &OwnedFd, name: &str, flags: OFlag) -> Result<OwnedFd, Errn
 }
 
 fn metadata(file: &File) -> Result<Metadata, OpenError> {
-    file.metadata().map_err(|error| OpenError::Host(error.to_string()))
+    file.metadata().map_err(|error| OpenError::Host(strip_os_code(&error)))
 }
 
 struct OpenFile {
