@@ -35,9 +35,12 @@ pub struct Args {
     /// Print the built-in path policy and exit
     #[arg(long)]
     pub print_policy: bool,
-    /// Refuse a domain with anything missing, unreadable or unknown, instead of noting it
+    /// Refuse a domain with anything missing, unreadable or unknown, instead of noting it in the record
     #[arg(long)]
     pub strict: bool,
+    /// Do not warn of what gets no rule; the record's notes have it in any case
+    #[arg(long)]
+    pub quiet: bool,
     /// Deny writing to what is only read, as libvirt's helper does (a block commit into it then fails)
     #[arg(long)]
     pub deny_readonly: bool,
@@ -45,7 +48,7 @@ pub struct Args {
     #[arg(long)]
     pub require_sandbox: bool,
     /// Print who each guest is and nothing else: no file is looked at, nothing in the XML is judged
-    #[arg(long, conflicts_with_all = ["add", "add_glob", "pools", "no_probe", "policy", "strict", "deny_readonly"])]
+    #[arg(long, conflicts_with_all = ["add", "add_glob", "pools", "no_probe", "policy", "strict", "quiet", "deny_readonly"])]
     pub identify: bool,
     /// Write each record over several lines, for people; aa-render does not read that
     #[arg(long)]

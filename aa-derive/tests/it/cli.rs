@@ -108,7 +108,9 @@ fn the_call_is_checked() {
     for args in [&["--quantum"][..], &["--add", "relative"], &["--add-glob", "/a{"]] {
         assert_eq!(run(tool().args(args), "").status.code(), Some(2), "{args:?}");
     }
-    assert_eq!(run(tool().arg("/does/not/exist.xml"), "").status.code(), Some(3));
+    let missing = run(tool().arg("/does/not/exist.xml"), "");
+    assert_eq!(missing.status.code(), Some(3));
+    assert_eq!(text(&missing.stderr), "aa-derive: /does/not/exist.xml: no such file or directory\n");
     assert_eq!(run(tool().args(["--root", "/does/not/exist"]), "").status.code(), Some(3));
     let help = text(&run(tool().arg("--help"), "").stdout);
     assert!(help.contains("Examples:") && help.contains("Exit status:"));
@@ -175,6 +177,29 @@ fn strict_refuses_what_gets_no_rule() {
     }
     let plain = domain("<devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices>");
     assert_eq!(run(tool().arg("--strict"), &plain).status.code(), Some(0));
+}
+
+#[test]
+fn what_gets_no_rule_is_warned_of() {
+    let xml = domain("<devices>\n<dsik/>\n<disk><source file='/srv/none'/></disk></devices>");
+    let output = run(&mut tool(), &xml);
+    assert_eq!(output.status.code(), Some(0));
+    // A missing file has a rule.
+    let warning = "aa-derive: stdin:6: warning: device <dsik> is not known here: no rule is made for it\n";
+    assert_eq!(text(&output.stderr), warning);
+    let quiet = run(tool().arg("--quiet"), &xml);
+    assert_eq!((quiet.status.code(), text(&quiet.stderr).as_str()), (Some(0), ""));
+    assert_eq!(quiet.stdout, output.stdout);
+    // Where it is refused it is told once.
+    let strict = run(tool().arg("--strict"), &xml);
+    assert_eq!(text(&strict.stderr).lines().count(), 1);
+    let many = run(&mut tool(), &domain(&format!("<devices>{}</devices>", "<dsik/>\n".repeat(25))));
+    let lines = text(&many.stderr);
+    assert_eq!(lines.lines().count(), 11);
+    assert!(
+        lines.ends_with("aa-derive: stdin: warning: 15 more, which are in the record's notes\n"),
+        "{lines}"
+    );
 }
 
 #[test]
