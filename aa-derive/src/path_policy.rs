@@ -510,24 +510,6 @@ mod tests {
             "/var/cache/aa-svirt/x",
             "/var/cache/apparmor/x",
             "/run/libvirt/qemu/driver.pid",
-            "/home/user/.bash_aliases",
-            "/home/user/.tcshrc",
-            "/home/user/.config/fish/config.fish",
-            "/home/user/.config/plasma-workspace/env/x.sh",
-            "/home/user/.vnc/xstartup",
-            "/run/initctl",
-            "/dev/initctl",
-            "/dev/fb0",
-            "/dev/tty0",
-            "/dev/tty63",
-            "/var/lib/incus/unix.socket",
-            "/var/lib/lxd/unix.socket",
-            "/var/snap/lxd/common/lxd/unix.socket",
-            "/run/k3s/containerd/containerd.sock",
-            "/run/user/1000/podman/podman.sock",
-            "/run/user/1000/docker.sock",
-            "/etc/pki/libvirt/private/serverkey.pem",
-            "/etc/pki/CA/private/cakey.pem",
         ] {
             assert!(policy.check(refused, Want::Read, OWNER).is_err(), "{refused}");
         }
@@ -555,6 +537,37 @@ mod tests {
             "/var/log/guest-serial.log",
             "/binary",
             "/etcetera/x",
+        ] {
+            assert!(policy.check(granted, Want::Write, OWNER).is_ok(), "{granted}");
+        }
+    }
+
+    #[test]
+    fn consoles_containers_and_logins_are_refused_and_serial_ports_are_not() {
+        let policy = policy();
+        for refused in [
+            "/home/user/.bash_aliases",
+            "/home/user/.tcshrc",
+            "/home/user/.config/fish/config.fish",
+            "/home/user/.config/plasma-workspace/env/x.sh",
+            "/home/user/.vnc/xstartup",
+            "/run/initctl",
+            "/dev/initctl",
+            "/dev/fb0",
+            "/dev/tty0",
+            "/dev/tty63",
+            "/var/lib/incus/unix.socket",
+            "/var/lib/lxd/unix.socket",
+            "/var/snap/lxd/common/lxd/unix.socket",
+            "/run/k3s/containerd/containerd.sock",
+            "/run/user/1000/podman/podman.sock",
+            "/run/user/1000/docker.sock",
+            "/etc/pki/libvirt/private/serverkey.pem",
+            "/etc/pki/CA/private/cakey.pem",
+        ] {
+            assert!(policy.check(refused, Want::Read, OWNER).is_err(), "{refused}");
+        }
+        for granted in [
             "/dev/ttyS0",
             "/dev/ttyUSB0",
             "/dev/ttyAMA0",
