@@ -181,8 +181,9 @@ impl fmt::Display for Header<'_> {
     }
 }
 
-/// ` (it is PATH)` where the links lead elsewhere.
-struct Resolves<'a>(&'a str, &'a str);
+/// Of a path and where its links lead: ` (it is "…")` if that is elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolves<'a>(pub &'a str, pub &'a str);
 
 impl fmt::Display for Resolves<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

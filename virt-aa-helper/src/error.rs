@@ -4,6 +4,7 @@ use std::io;
 
 use aa_contract::ProfileName;
 use aa_contract::text::Printable;
+use aa_derive::error::Resolves;
 use thiserror::Error;
 
 /// Why the profile is not as it was asked for.
@@ -65,10 +66,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The path policy refuses the argument of `-f` or `-F`.
-    #[error(
-        "file to add \"{}\" may not be granted (it is \"{}\"): {restriction}",
-        Printable(.path), Printable(.resolved)
-    )]
+    #[error("file to add \"{}\" may not be granted{}: {restriction}", Printable(.path), Resolves(.path, .resolved))]
     Restricted {
         /// The argument.
         path: String,
