@@ -93,12 +93,36 @@ pub struct ExecConflict {
     right: Access,
 }
 
+/// What stands behind the last colon of an addition is meant for an access, and is none.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "\"{meant}\" is not an access (letters of r w a k l m and one execute mode); for a file whose name ends in \":{meant}\" write {}:rwk",
+    Printable(.text)
+)]
+pub struct NotAnAccess {
+    text: String,
+    meant: String,
+}
+
+/// Longest text that is taken for an access, in bytes.
+const MEANT: usize = 5;
+
 /// What a person writes for a path or a pattern and what to allow there: `text`, and the access behind its last colon
 /// if that is one, else [`Access::RWK`].
-pub fn split_access(text: &str) -> (&str, Access) {
-    match text.rsplit_once(':').map(|(path, access)| (path, access.parse())) {
-        Some((path, Ok(access))) => (path, access),
-        _ => (text, Access::RWK),
+///
+/// # Errors
+/// [`NotAnAccess`]: few letters and commas stand behind the colon, as `ro` or `r,w`, which nobody means for a name.
+pub fn split_access(text: &str) -> Result<(&str, Access), NotAnAccess> {
+    let Some((path, meant)) = text.rsplit_once(':') else { return Ok((text, Access::RWK)) };
+    if let Ok(access) = meant.parse() {
+        return Ok((path, access));
+    }
+    let looks_meant = (1..=MEANT).contains(&meant.len())
+        && meant.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b',');
+    if looks_meant {
+        Err(NotAnAccess { text: text.to_owned(), meant: meant.to_owned() })
+    } else {
+        Ok((text, Access::RWK))
     }
 }
 
@@ -258,12 +282,24 @@ mod tests {
         for (text, path, access) in [
             ("/srv/a:r", "/srv/a", "r"),
             ("/srv/a", "/srv/a", "rwk"),
-            ("/srv/a:b", "/srv/a:b", "rwk"),
+            ("/srv/a:b1", "/srv/a:b1", "rwk"),
             ("/srv/a:b:rk", "/srv/a:b", "rk"),
+            ("/srv/a:ro:rwk", "/srv/a:ro", "rwk"),
             ("/srv/a:", "/srv/a:", "rwk"),
+            ("/srv/a:b/c", "/srv/a:b/c", "rwk"),
+            ("/dev/disk/by-path/pci-0000:00:1f.2-ata-1", "/dev/disk/by-path/pci-0000:00:1f.2-ata-1", "rwk"),
+            ("/srv/a:backup", "/srv/a:backup", "rwk"),
         ] {
-            let (split, found) = split_access(text);
+            let (split, found) = split_access(text).unwrap();
             assert_eq!((split, found.to_string().as_str()), (path, access), "{text}");
         }
+        // A wrong access granted the file of that name, which is none, for writing.
+        for wrong in ["/srv/a:ro", "/srv/a:r,w", "/srv/a:RW", "/srv/a:b", "/srv/a:rwkx,"] {
+            assert!(split_access(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(
+            split_access("/srv/x:ro").unwrap_err().to_string(),
+            "\"ro\" is not an access (letters of r w a k l m and one execute mode); for a file whose name ends in \":ro\" write /srv/x:ro:rwk"
+        );
     }
 }

@@ -153,6 +153,8 @@ pub enum Feature {
     Sdl,
     /// D-Bus display.
     Dbus,
+    /// A bus of the guest's own beside it.
+    DbusDaemon,
     /// Host GPU acceleration: the GL libraries, the DRI directory.
     Gl,
     /// NVRAM or firmware images.

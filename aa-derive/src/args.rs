@@ -17,10 +17,10 @@ pub struct Args {
     /// Take DIR for / wherever host files are looked at
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
-    /// Grant FILE besides, with ACCESS (rwk if none is given); repeatable
+    /// Also grant FILE, with ACCESS [default: rwk]; repeatable
     #[arg(long, value_name = "FILE[:ACCESS]", value_parser = addition)]
     pub add: Vec<(LiteralPath, Access)>,
-    /// Grant what the AppArmor pattern GLOB matches, with ACCESS (rwk if none is given); repeatable
+    /// Also grant what the AppArmor pattern GLOB matches, with ACCESS [default: rwk]; repeatable
     #[arg(long, value_name = "GLOB[:ACCESS]", value_parser = glob_addition)]
     pub add_glob: Vec<(Glob, Access)>,
     /// Storage pool XML, a file or a directory of files, that disks of type volume are resolved through; repeatable
@@ -32,23 +32,25 @@ pub struct Args {
     /// Use the path policy in FILE instead of the built-in one
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// Print the built-in path policy and end
+    /// Print the built-in path policy and exit
     #[arg(long)]
     pub print_policy: bool,
-    /// Refuse a domain with anything missing, unreadable or unknown, instead of noting it
+    /// Refuse a domain with anything missing, unreadable or unknown, instead of noting it in the record
     #[arg(long)]
     pub strict: bool,
+    /// Do not warn of what gets no rule; the record's notes have it in any case
+    #[arg(long)]
+    pub quiet: bool,
     /// Deny writing to what is only read, as libvirt's helper does (a block commit into it then fails)
     #[arg(long)]
     pub deny_readonly: bool,
-    /// Fail where the kernel cannot keep this program from writing, executing and TCP (Landlock, Linux 6.12 for
-    /// all of it), instead of going on with what it can deny
+    /// Fail unless Landlock confines this program fully (Linux 6.12); by default it goes on with what the kernel has
     #[arg(long)]
     pub require_sandbox: bool,
     /// Print who each guest is and nothing else: no file is looked at, nothing in the XML is judged
-    #[arg(long, conflicts_with_all = ["add", "add_glob", "pools", "no_probe", "policy", "strict", "deny_readonly"])]
+    #[arg(long, conflicts_with_all = ["add", "add_glob", "pools", "no_probe", "policy", "strict", "quiet", "deny_readonly"])]
     pub identify: bool,
-    /// Write each record over several lines, for reading
+    /// Write each record over several lines, for people; aa-render does not read that
     #[arg(long)]
     pub pretty: bool,
 }
@@ -64,16 +66,18 @@ Exit status:
   0  every domain was derived
   1  some input was refused; each is named on standard error, the others were derived
   2  the call was wrong
-  3  the host failed: input or output";
+  3  the host failed: input or output
+
+In a pipe, use \"set -o pipefail\": an empty input is no error for the next tool.";
 
 /// A path with an access behind its last colon, if there is one.
 fn addition(text: &str) -> Result<(LiteralPath, Access), String> {
-    let (path, access) = split_access(text);
+    let (path, access) = split_access(text).map_err(|error| error.to_string())?;
     LiteralPath::new(path).map(|path| (path, access)).map_err(|error| error.to_string())
 }
 
 /// A pattern with an access behind its last colon, if there is one.
 fn glob_addition(text: &str) -> Result<(Glob, Access), String> {
-    let (glob, access) = split_access(text);
+    let (glob, access) = split_access(text).map_err(|error| error.to_string())?;
     Glob::new(glob).map(|glob| (glob, access)).map_err(|error| error.to_string())
 }

@@ -4,9 +4,8 @@ use aa_contract::{Access, Feature, NoteKind};
 
 use crate::base::LIB;
 use crate::deriver::Deriver;
-use crate::devices::{TopSource, disk_image, disk_source};
+use crate::devices::{TopSource, disk_format, disk_image, disk_source};
 use crate::error::Error;
-use crate::image::Format;
 use crate::xml::Element;
 
 pub(crate) fn derive(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<(), Error> {
@@ -103,7 +102,7 @@ fn firmware(deriver: &mut Deriver<'_>, loader: &Element<'_>) -> Result<(), Error
 /// libvirtd, not by the guest.
 fn variables(deriver: &mut Deriver<'_>, nvram: &Element<'_>) -> Result<(), Error> {
     deriver.uses(Feature::Firmware);
-    let format = nvram.attr("format").and_then(Format::from_driver_type);
+    let format = disk_format(Some(*nvram), "format")?;
     let top = TopSource::new("variable store", format, false);
     match nvram.child("source") {
         Some(source) => disk_source(deriver, &source, nvram.attr("type").unwrap_or("file"), top),

@@ -6,6 +6,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 
 use aa_contract::path::{MAX_PATH, PathError};
+use aa_contract::text::strip_os_code;
 use aa_contract::{
     Access, Derived, Domain, Feature, Glob, LiteralPath, Note, NoteKind, Origin, Rule, RuleSet, Target,
 };
@@ -13,8 +14,8 @@ use aa_contract::{
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::{Files, Host, Kind, Resolved};
-use crate::mounts::HugePages;
-use crate::path_policy::{Owner, PathPolicy, Want};
+use crate::host_policy::HostPolicy;
+use crate::path_policy::{Owner, Reach, Want};
 use crate::sysfs::{self, UsbDevice};
 use crate::xml::{Element, Pos};
 use crate::{Addition, Options, image};
@@ -52,6 +53,31 @@ impl Place<'_> {
     }
 }
 
+/// What is asked of the path policy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'s> {
+    /// What the path is, for messages.
+    pub(crate) what: &'static str,
+    /// The path, as written.
+    pub(crate) path: &'s str,
+    /// What a rule would allow.
+    pub(crate) access: Access,
+    /// How much of the path the rule would be for.
+    pub(crate) reach: Reach,
+    /// The image whose header names the path, if it is not in the XML.
+    pub(crate) header: Option<&'s str>,
+}
+
+impl<'s> Ask<'s> {
+    pub(crate) fn file(what: &'static str, path: &'s str, access: Access) -> Self {
+        Self { what, path, access, reach: Reach::File, header: None }
+    }
+
+    fn tree(what: &'static str, path: &'s str, access: Access) -> Self {
+        Self { reach: Reach::Tree, ..Self::file(what, path, access) }
+    }
+}
+
 /// The rules of one guest while they are collected.
 #[derive(Debug)]
 pub(crate) struct Deriver<'a> {
@@ -68,8 +94,7 @@ pub(crate) struct Deriver<'a> {
     /// How many bytes the names of the rules' elements have.
     origins: usize,
     /// The options' policy, with lines for what is mounted on this host.
-    policy: OnceCell<PathPolicy>,
-    huge_pages: OnceCell<HugePages>,
+    pub(crate) policy: HostPolicy<'a>,
     usb: OnceCell<Vec<UsbDevice>>,
     uses: BTreeSet<Feature>,
     /// Where paths lead: followed once, so that what is permitted and what is granted are the same.
@@ -88,8 +113,7 @@ impl<'a> Deriver<'a> {
             rules: RuleSet::default(),
             notes: Vec::new(),
             origins: 0,
-            policy: OnceCell::new(),
-            huge_pages: OnceCell::new(),
+            policy: HostPolicy::new(&options.policy, host),
             usb: OnceCell::new(),
             uses: BTreeSet::new(),
             resolved: RefCell::default(),
@@ -110,20 +134,6 @@ impl<'a> Deriver<'a> {
     /// The USB devices of the host: looked for once, since a domain may have very many of them.
     pub(crate) fn usb_devices(&self) -> &[UsbDevice] {
         self.usb.get_or_init(|| sysfs::usb_devices(self.host))
-    }
-
-    /// Where huge pages are mounted: looked for once, as the USB devices.
-    pub(crate) fn huge_pages(&self) -> &HugePages {
-        self.huge_pages.get_or_init(|| HugePages::of(self.host))
-    }
-
-    /// The policy for a path. Only what lies in libvirt's directories, and a tree that may hold them, depends on what is
-    /// mounted: for most guests nobody has to look.
-    fn policy(&self, path: &str, whole_tree: bool) -> &PathPolicy {
-        if !whole_tree && !path.contains("/libvirt/qemu/") {
-            return &self.options.policy;
-        }
-        self.policy.get_or_init(|| self.options.policy.with(self.huge_pages()))
     }
 
     pub(crate) fn owner(&self) -> Owner<'_> {
@@ -155,55 +165,27 @@ impl<'a> Deriver<'a> {
         let resolved = self.host.resolve(path).map_err(|error| Refusal::Unresolvable {
             what,
             path: path.to_owned(),
-            reason: error.to_string(),
+            reason: strip_os_code(&error),
         })?;
         self.resolved.borrow_mut().insert(path.to_owned(), resolved.clone());
         Ok(resolved)
     }
 
-    /// Asks the path policy.
-    ///
-    /// # Errors
-    /// [`Refusal::Restricted`], which names the policy's line.
-    pub(crate) fn permit(
-        &self,
-        place: Place<'_>,
-        what: &'static str,
-        path: &str,
-        resolved: &str,
-        access: Access,
-        whole_tree: bool,
-    ) -> Result<(), Error> {
-        let element = || place.element.path();
-        self.judge(element, what, path, resolved, access, whole_tree).map_err(|kind| place.refuse(kind))
-    }
-
-    fn judge(
-        &self,
-        element: impl FnOnce() -> String,
-        what: &'static str,
-        path: &str,
-        resolved: &str,
-        access: Access,
-        whole_tree: bool,
-    ) -> Result<(), Refusal> {
-        if resolved == "/" && !whole_tree {
+    /// Asks the path policy for a path whose links lead to `resolved`. `asker` is the element or option.
+    fn judge(&self, asker: impl FnOnce() -> String, ask: Ask<'_>, resolved: &str) -> Result<(), Refusal> {
+        let Ask { what, path, access, reach, header } = ask;
+        if resolved == "/" && reach == Reach::File {
             return Err(Refusal::WrongKind { what, path: path.to_owned(), kind: Kind::Directory });
         }
-        let policy = self.policy(resolved, whole_tree);
-        let verdict = if whole_tree {
-            policy.check_tree(resolved, Want::from(access), self.owner())
-        } else {
-            policy.check(resolved, Want::from(access), self.owner())
-        };
-        verdict.map_err(|line| Refusal::Restricted {
+        let verdict = self.policy.check(resolved, reach, Want::from(access), self.owner());
+        verdict.map_err(|restriction| Refusal::Restricted {
             what,
             path: path.to_owned(),
             resolved: resolved.to_owned(),
-            element: element(),
+            header: header.map(str::to_owned),
+            asker: asker(),
             access: access.to_string(),
-            line: line.to_string(),
-            another_guests: line.is_own(),
+            restriction: Box::new(restriction),
         })
     }
 
@@ -214,23 +196,17 @@ impl<'a> Deriver<'a> {
 
     /// Whether a program may be the domain's emulator.
     pub(crate) fn is_emulator(&self, path: &str, resolved: &str) -> bool {
-        self.policy(resolved, false).is_emulator(path, resolved, self.owner())
+        self.policy.is_emulator(path, resolved, self.owner())
     }
 
-    /// Follows the links of a path out of the XML and asks the path policy.
+    /// Follows the links of a path out of the XML and asks the path policy. Says where it leads, which may be granted.
     ///
     /// # Errors
     /// As [`Deriver::grant`].
-    pub(crate) fn permitted(
-        &self,
-        place: Place<'_>,
-        what: &'static str,
-        path: &str,
-        access: Access,
-        whole_tree: bool,
-    ) -> Result<Resolved, Error> {
-        let resolved = self.resolve(place, what, path)?;
-        self.permit(place, what, path, &resolved.path, access, whole_tree)?;
+    pub(crate) fn permit(&self, place: Place<'_>, ask: Ask<'_>) -> Result<Resolved, Error> {
+        let resolved = self.resolve(place, ask.what, ask.path)?;
+        let asker = || place.element.path();
+        self.judge(asker, ask, &resolved.path).map_err(|kind| place.refuse(kind))?;
         Ok(resolved)
     }
 
@@ -244,7 +220,8 @@ impl<'a> Deriver<'a> {
             Target::Glob(glob) => Target::Glob(glob.clone()),
             Target::Path(path) => {
                 let resolved = self.follow(what, path.as_str())?.path;
-                self.judge(|| option.to_owned(), what, path.as_str(), &resolved, addition.access, false)?;
+                let ask = Ask::file(what, path.as_str(), addition.access);
+                self.judge(|| option.to_owned(), ask, &resolved)?;
                 Target::Path(LiteralPath::new(resolved).map_err(|error| Refusal::Path { what, error })?)
             }
         };
@@ -264,7 +241,7 @@ impl<'a> Deriver<'a> {
         access: Access,
     ) -> Result<Kind, Error> {
         let place = place.into();
-        let resolved = self.permitted(place, what, path, access, false)?;
+        let resolved = self.permit(place, Ask::file(what, path, access))?;
         self.insert_path(place, what, &resolved.path, access)?;
         Ok(resolved.kind)
     }
@@ -292,7 +269,7 @@ impl<'a> Deriver<'a> {
         access: Access,
     ) -> Result<Kind, Error> {
         let place = place.into();
-        let resolved = self.permitted(place, what, dir, access, true)?;
+        let resolved = self.permit(place, Ask::tree(what, dir, access))?;
         let dir = literal(place, what, &resolved.path)?.as_directory();
         self.insert_path(place, what, dir.as_str(), Access::R)?;
         self.insert_below(place, what, &dir, "**", access)?;
@@ -312,7 +289,7 @@ impl<'a> Deriver<'a> {
         access: Access,
     ) -> Result<(), Error> {
         let place = place.into();
-        let resolved = self.permitted(place, what, dir, access, true)?;
+        let resolved = self.permit(place, Ask::tree(what, dir, access))?;
         self.insert_below(place, what, &literal(place, what, &resolved.path)?, suffix, access)
     }
 
@@ -329,9 +306,10 @@ impl<'a> Deriver<'a> {
         access: Access,
     ) -> Result<(), Error> {
         let place = place.into();
-        let resolved = self.permitted(place, what, dir, access, false)?.path;
+        let ask = Ask::file(what, dir, access);
+        let resolved = self.permit(place, ask)?.path;
         let path = format!("{}{start}", literal(place, what, &resolved)?.as_directory());
-        self.permit(place, what, dir, &path, access, false)?;
+        self.judge(|| place.element.path(), ask, &path).map_err(|kind| place.refuse(kind))?;
         self.allow_behind(place, what, &path, "*", access)
     }
 

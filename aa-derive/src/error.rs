@@ -8,6 +8,7 @@ use aa_contract::text::Printable;
 use thiserror::Error;
 
 use crate::host::Kind;
+use crate::path_policy::Restriction;
 use crate::xml::{Pos, XmlError, XmlErrorKind};
 
 /// A refusal of one domain.
@@ -80,8 +81,8 @@ pub enum Refusal {
     },
     /// The path policy refuses the path.
     #[error(
-        "{what} \"{}\" may not be granted{}: {element} asks for {access}, and the path policy has {line}",
-        Printable(.path), Resolves(.path, .resolved)
+        "{what} \"{}\"{} may not be granted{}: {} ({}; {access} asked for by {asker})",
+        Printable(.path), Header(.header), Resolves(.path, .resolved), .restriction.reason, .restriction.line
     )]
     Restricted {
         /// What the path is.
@@ -90,14 +91,14 @@ pub enum Refusal {
         path: String,
         /// Where its links lead.
         resolved: String,
-        /// Path of the element that names it.
-        element: String,
+        /// The image whose header names it, if it is not in the XML.
+        header: Option<String>,
+        /// The element or option that asks for it, or for that image.
+        asker: String,
         /// What was asked for.
         access: String,
-        /// The line of the policy that refuses it.
-        line: String,
-        /// Whether the path is refused because it belongs to another guest.
-        another_guests: bool,
+        /// What the policy says of it.
+        restriction: Box<Restriction>,
     },
     /// The path is no file of the kind that can be granted there.
     #[error("{what} \"{}\" is a {}", Printable(.path), kind_name(*.kind))]
@@ -161,8 +162,28 @@ pub enum Refusal {
     Exec(String),
 }
 
-/// `, which is PATH` where the links lead elsewhere.
-struct Resolves<'a>(&'a str, &'a str);
+impl Refusal {
+    /// Whether a path is refused because it belongs to another guest.
+    pub(crate) fn is_of_another_guest(&self) -> bool {
+        matches!(self, Self::Restricted { restriction, .. } if restriction.another_guests)
+    }
+}
+
+/// ` in the header of IMAGE` where a header names the path.
+struct Header<'a>(&'a Option<String>);
+
+impl fmt::Display for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(image) => write!(f, " in the header of \"{}\"", Printable(image)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Of a path and where its links lead: ` (it is "…")` if that is elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolves<'a>(pub &'a str, pub &'a str);
 
 impl fmt::Display for Resolves<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

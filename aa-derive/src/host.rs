@@ -14,8 +14,9 @@ use crate::image;
 
 /// How many symbolic links one path may go through, as in the kernel (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
-/// Attribute files in sysfs are at most a page; `/proc/mounts` may be longer.
-const MAX_TEXT: u64 = 1024 * 1024;
+/// Attribute files in sysfs are at most a page; the list of mounts has some hundred bytes for each of at most 100,000 mounts
+/// (`fs.mount-max`), or a thousand for one of a container's.
+const MAX_TEXT: u64 = 128 << 20;
 
 /// What a path turns out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +52,8 @@ pub trait Host: std::fmt::Debug {
     /// Names in a directory, sorted; empty if it cannot be read to its end. What is not UTF-8 is left out.
     fn entries(&self, dir: &str) -> Vec<String>;
 
-    /// A small text file, without white space at its end; none if it cannot be read. What is not UTF-8 in it are
-    /// replacement characters.
+    /// A text file of the kernel's, without white space at its end; none if it cannot be read, or has more than 128 MiB:
+    /// never a part of it. What is not UTF-8 in it are replacement characters.
     fn text(&self, path: &str) -> Option<String>;
 }
 
@@ -159,8 +160,10 @@ impl Host for Files {
             return None;
         }
         let mut bytes = Vec::new();
-        fs::File::open(self.outside(&resolved.path)).ok()?.take(MAX_TEXT).read_to_end(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
+        let file = fs::File::open(self.outside(&resolved.path)).ok()?;
+        let read = file.take(MAX_TEXT.saturating_add(1)).read_to_end(&mut bytes).ok()?;
+        let is_whole = u64::try_from(read).is_ok_and(|read| read <= MAX_TEXT);
+        is_whole.then(|| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
     }
 }
 
@@ -230,6 +233,13 @@ mod tests {
         assert!(resolve(&format!("/srv/long{}", "/a".repeat(1000))).is_ok());
         assert!(resolve(&format!("/srv/long{}", "/a".repeat(1100))).is_err());
         assert_eq!(host.text("/images/a").as_deref(), Some("text"));
+        // A file without a byte in it, so that nothing is written for its length.
+        let sparse = fs::File::create(root.join("srv/real/b")).unwrap();
+        for (length, is_read) in [(1 << 20 | 1, true), (MAX_TEXT + 1, false)] {
+            sparse.set_len(length).unwrap();
+            assert_eq!(host.text("/images/b").is_some(), is_read, "{length}");
+        }
+        fs::remove_file(root.join("srv/real/b")).unwrap();
         assert_eq!(host.entries("/srv"), ["dangling", "long", "loop", "real", "up"]);
         // What the link means to this process is its own root's.
         symlink("/", root.join("srv/real/root")).unwrap();

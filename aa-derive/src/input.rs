@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use aa_contract::text::strip_os_code;
 use aa_derive::xml::MAX_BYTES;
 use walkdir::WalkDir;
 
@@ -58,7 +59,17 @@ pub(crate) fn inputs(argument: &Path) -> Box<dyn Iterator<Item = io::Result<Inpu
             Ok(entry) => (entry.file_type().is_file()
                 && entry.path().extension().is_some_and(|ext| ext == "xml"))
             .then(|| Ok(Input::Found(entry.into_path()))),
-            Err(error) => Some(Err(error.into())),
+            Err(error) => Some(Err(unreadable(error))),
         }
     }))
+}
+
+/// What kept a directory from being walked, with its name.
+fn unreadable(error: walkdir::Error) -> io::Error {
+    match (error.path(), error.io_error()) {
+        (Some(path), Some(source)) => {
+            io::Error::other(format!("{}: {}", path.display(), strip_os_code(source)))
+        }
+        _ => error.into(),
+    }
 }

@@ -8,6 +8,7 @@
 pub mod args;
 pub mod error;
 pub mod host;
+pub mod host_policy;
 pub mod identity;
 pub mod image;
 pub mod mounts;
@@ -27,7 +28,7 @@ mod sysfs;
 #[cfg(test)]
 mod testing;
 
-use aa_contract::{Access, Derived, Glob, LiteralPath, Note, Target};
+use aa_contract::{Access, Derived, Glob, LiteralPath, Note, NoteKind, Target};
 
 pub use error::{Error, Refusal};
 use host::Files;
@@ -156,11 +157,16 @@ pub fn derive_parsed(
 /// Whether `--strict` refuses a domain for this note: something is missing, unknown or unread, so
 /// the rules may not be all that the guest needs.
 fn is_strict(note: &Note) -> bool {
-    use aa_contract::NoteKind as K;
+    note.kind == NoteKind::MissingFile || is_of_a_missing_rule(note)
+}
+
+/// Whether the note is of something that the guest may need and that got no rule. A file that is missing got one: it may
+/// be made later, or the domain be another host's.
+pub fn is_of_a_missing_rule(note: &Note) -> bool {
+    use NoteKind as K;
     matches!(
         note.kind,
-        K::MissingFile
-            | K::UnreadableLayer
+        K::UnreadableLayer
             | K::ChainEnds
             | K::UnknownElement
             | K::NotCovered

@@ -7,14 +7,14 @@ use std::io::{self, BufWriter, LineWriter, Write};
 use std::num::NonZero;
 use std::thread;
 
-use aa_contract::text::Printable;
-use aa_contract::{Derived, Exit};
+use aa_contract::text::{Printable, strip_os_code};
+use aa_contract::{Derived, Exit, Note};
 use aa_derive::args::Args;
 use aa_derive::host::Files;
 use aa_derive::identity::{Identity, identify};
 use aa_derive::path_policy::{self, PathPolicy};
 use aa_derive::pool::Pools;
-use aa_derive::{Addition, Options, Refusal, derive};
+use aa_derive::{Addition, Options, Refusal, derive, is_of_a_missing_rule};
 use clap::Parser;
 use input::{Input, inputs};
 use serde::Serialize;
@@ -23,6 +23,9 @@ use serde::Serialize;
 const WINDOW: usize = 64;
 /// Bytes of records that are written at once: as many as a pipe holds (pipe(7)), so that its reader is woken seldom.
 const OUTPUT: usize = 64 << 10;
+
+/// Most warnings for one document.
+const WARNINGS: usize = 10;
 
 fn main() -> Exit {
     let args = Args::parse();
@@ -35,8 +38,8 @@ fn main() -> Exit {
     let result = if args.print_policy {
         out.write_all(path_policy::DEFAULT.as_bytes()).map(|()| Exit::Done)
     } else {
-        let host =
-            Files::new(&args.root).map_err(|error| (Exit::Host, format!("{}: {error}", args.root.display())));
+        let host = Files::new(&args.root)
+            .map_err(|error| (Exit::Host, format!("{}: {}", args.root.display(), strip_os_code(&error))));
         match options(&args).and_then(|options| Ok((options, host?))) {
             Ok((options, host)) => run(&args, &options, &host, &mut out),
             Err((exit, message)) => {
@@ -49,7 +52,7 @@ fn main() -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             if error.kind() != io::ErrorKind::BrokenPipe {
-                complain(&format!("standard output: {error}"));
+                complain(&format!("standard output: {}", strip_os_code(&error)));
             }
             Exit::Host
         }
@@ -61,16 +64,33 @@ fn complain(message: &str) {
     drop(writeln!(LineWriter::new(io::stderr().lock()), "aa-derive: {}", Printable(message)));
 }
 
+/// Says what gets no rule in a document.
+fn warn(name: &str, notes: &[Note]) {
+    let mut missing = notes.iter().filter(|note| is_of_a_missing_rule(note));
+    for Note { line, text, .. } in missing.by_ref().take(WARNINGS) {
+        let line = line.map(|line| format!("{line}:")).unwrap_or_default();
+        complain(&format!("{name}:{line} warning: {text}"));
+    }
+    match missing.count() {
+        0 => {}
+        more => complain(&format!("{name}: warning: {more} more, which are in the record's notes")),
+    }
+}
+
 fn options(args: &Args) -> Result<Options, (Exit, String)> {
     let policy = match &args.policy {
         None => path_policy::DEFAULT.to_owned(),
         Some(file) => std::fs::read_to_string(file)
-            .map_err(|error| (Exit::Host, format!("{}: {error}", file.display())))?,
+            .map_err(|error| (Exit::Host, format!("{}: {}", file.display(), strip_os_code(&error))))?,
     };
     let policy = PathPolicy::parse(&policy).map_err(|error| {
         let name = args.policy.as_ref().map_or("the built-in policy".into(), |file| file.to_string_lossy());
         (Exit::Refused, format!("{name}: {error}"))
     })?;
+    let policy = match &args.policy {
+        Some(file) => policy.of_file(file.to_string_lossy().into_owned()),
+        None => policy,
+    };
     let pools = Pools::load(&args.pools).map_err(|error| (error.exit(), error.to_string()))?;
     let paths = args.add.iter().map(|(path, access)| Addition::path(path.clone(), *access));
     let globs = args.add_glob.iter().map(|(glob, access)| Addition::glob(glob.clone(), *access));
@@ -86,7 +106,11 @@ fn options(args: &Args) -> Result<Options, (Exit, String)> {
 
 /// What became of one document.
 enum Outcome {
-    Record(Box<Derived>),
+    Record {
+        /// Of the document.
+        name: String,
+        record: Box<Derived>,
+    },
     Identity(Box<Identity>),
     /// A document of another kind in a walked directory.
     PassedOver(String),
@@ -108,7 +132,10 @@ fn run(args: &Args, options: &Options, host: &Files, out: &mut impl Write) -> io
         }
         for outcome in outcomes(&batch, workers, args.identify, options, host) {
             let status = match outcome {
-                Outcome::Record(record) => {
+                Outcome::Record { name, record } => {
+                    if !args.quiet {
+                        warn(&name, record.notes());
+                    }
                     write_record(out, &record, args.pretty)?;
                     Exit::Done
                 }
@@ -170,12 +197,13 @@ fn one(input: &io::Result<Input>, identifies: bool, options: &Options, host: &Fi
     let name = input.name();
     let bytes = match input.read() {
         Ok(bytes) => bytes,
-        Err(error) => return Outcome::Unreadable(format!("{name}: {error}")),
+        Err(error) => return Outcome::Unreadable(format!("{name}: {}", strip_os_code(&error))),
     };
     let outcome = if identifies {
         identify(&bytes).map(|identity| Outcome::Identity(Box::new(identity)))
     } else {
-        derive(&bytes, options, host).map(|record| Outcome::Record(Box::new(record)))
+        let record = derive(&bytes, options, host);
+        record.map(|record| Outcome::Record { name: name.clone(), record: Box::new(record) })
     };
     match outcome {
         Ok(outcome) => outcome,

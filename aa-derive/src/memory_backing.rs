@@ -48,10 +48,14 @@ pub(crate) fn ram(deriver: &mut Deriver<'_>, at: &Element<'_>) -> Result<(), Err
 /// The guest's own directory below each mounted hugetlbfs.
 pub(crate) fn hugepages(deriver: &mut Deriver<'_>, at: &Element<'_>) -> Result<(), Error> {
     deriver.uses(Feature::Hugepages);
-    let mounts = deriver.huge_pages().clone();
+    let Some(mounts) = deriver.policy.huge_pages().cloned() else {
+        let text = "the list of mounts (/proc/mounts) cannot be read: no directory of huge pages is granted";
+        deriver.note(NoteKind::NotCovered, at, text);
+        return Ok(());
+    };
     let short = deriver.short.clone();
     for dir in mounts.of_guests() {
-        deriver.allow_below(at, "huge pages", &format!("{dir}/{short}"), "{,**}", Access::RW)?;
+        deriver.allow_below(at, "huge pages", &format!("{dir}{short}"), "{,**}", Access::RW)?;
     }
     for _ in 0..mounts.unnamed {
         let text = "a hugetlbfs is mounted at a name that is not UTF-8: no directory in it is granted";
@@ -100,7 +104,9 @@ fn launch_security(deriver: &mut Deriver<'_>, security: &Element<'_>) -> Result<
 mod tests {
     use std::fs;
 
-    use crate::testing::{notes, record, rules};
+    use aa_contract::NoteKind;
+
+    use crate::testing::{notes, record, rules, same, write};
 
     fn with(mounts: impl AsRef<[u8]>, inner: &str) -> Vec<String> {
         let root = tempfile::tempdir().unwrap();
@@ -151,6 +157,29 @@ mod tests {
         }
     }
 
+    /// As on a host of many containers, and to who is denied the list of mounts.
+    #[test]
+    fn a_long_list_of_mounts_is_read_whole_and_an_unreadable_one_is_not_taken_for_none() {
+        let pages = "<memoryBacking><hugepages/></memoryBacking>";
+        let layers = "overlay /var/lib/containers/x overlay rw,lowerdir=/l 0 0\n".repeat(40_000);
+        let root = tempfile::tempdir().unwrap();
+        let refused = |path: &str| {
+            record("kvm", &format!("<devices><disk><source file='{path}'/></disk></devices>"), root.path())
+                .is_err()
+        };
+        write(root.path(), "/proc/mounts", &(layers + "none /huge hugetlbfs rw 0 0\n"));
+        same(&rules("kvm", pages, root.path()), &[("/huge/libvirt/qemu/7-guest/{,**}", "rw")]);
+        assert!(refused("/huge/libvirt/qemu/3-victim/x") && !refused("/srv/libvirt/qemu/3-victim/x"));
+        fs::remove_file(root.path().join("proc/mounts")).unwrap();
+        same(&rules("kvm", pages, root.path()), &[]);
+        assert_eq!(notes(pages, root.path()), [NoteKind::NotCovered]);
+        assert!(refused("/huge/libvirt/qemu/3-victim/x") && refused("/srv/libvirt/qemu/3-victim/x"));
+        assert!(!refused("/huge/libvirt/qemu/7-guest/x") && !refused("/srv/libvirt/qemu/x"));
+        // The twin: it can be read, and has none.
+        write(root.path(), "/proc/mounts", "none / ext4 rw 0 0\n");
+        assert_eq!(notes(pages, root.path()), [NoteKind::MissingDevice]);
+    }
+
     #[test]
     fn a_mount_that_is_not_utf_8_hides_no_other() {
         let mounts =
@@ -160,7 +189,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("proc")).unwrap();
         fs::write(root.path().join("proc/mounts"), mounts).unwrap();
-        assert_eq!(notes(pages, root.path()), [aa_contract::NoteKind::NotCovered]);
+        assert_eq!(notes(pages, root.path()), [NoteKind::NotCovered]);
     }
 
     /// The mounts were read for each of them: together they took minutes.

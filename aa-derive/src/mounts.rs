@@ -1,6 +1,7 @@
 //! Where huge pages are mounted. libvirt keeps a directory for each guest below each of these, `libvirt/qemu/ID-NAME`.
 
 use crate::host::Host;
+use crate::host_policy::OF_GUESTS;
 
 /// The mounts of file systems of type hugetlbfs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,10 +13,10 @@ pub struct HugePages {
 }
 
 impl HugePages {
-    /// Those of the host (`proc_mounts(5)`); none where that cannot be read.
-    pub fn of(host: &impl Host) -> Self {
+    /// Those of the host (`proc_mounts(5)`); none where the list of mounts cannot be read whole, as by who is denied it.
+    pub fn of(host: &impl Host) -> Option<Self> {
         let mut found = Self::default();
-        let mounts = host.text("/proc/mounts").unwrap_or_default();
+        let mounts = host.text("/proc/mounts")?;
         for line in mounts.lines() {
             let mut fields = line.split(' ');
             if let (Some(_), Some(dir), Some("hugetlbfs")) = (fields.next(), fields.next(), fields.next()) {
@@ -26,12 +27,12 @@ impl HugePages {
                 }
             }
         }
-        found
+        Some(found)
     }
 
-    /// The directories in which libvirt has one for each guest.
+    /// The directories in which libvirt has one for each guest, each with a slash at its end.
     pub fn of_guests(&self) -> impl Iterator<Item = String> {
-        self.dirs.iter().map(|dir| format!("{}/libvirt/qemu", dir.trim_end_matches('/')))
+        self.dirs.iter().map(|dir| format!("{}{OF_GUESTS}", dir.trim_end_matches('/')))
     }
 }
 

@@ -6,6 +6,7 @@ use aa_contract::Access;
 use aa_contract::text::Printable;
 use thiserror::Error;
 
+use crate::host_policy::OF_GUESTS;
 use crate::mounts::HugePages;
 
 /// The policy that is used where the user gives none.
@@ -34,12 +35,17 @@ pub struct Line {
     open: bool,
     /// What stands behind the `*`, which then is the guest's name; only of `own` lines.
     end: String,
-    /// Line number in the policy, from 1; none of what is known of the host.
+    /// Line number in the policy, from 1; none of what is known of the host, or is not.
     number: Option<usize>,
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            Some(number) => write!(f, "line {number}: ")?,
+            None if self.anywhere => f.write_str("mounts that cannot be read: ")?,
+            None => f.write_str("a mount of huge pages: ")?,
+        }
         let verb = match self.verb {
             Verb::Refuse => "refuse",
             Verb::Read => "read",
@@ -48,29 +54,68 @@ impl fmt::Display for Line {
             Verb::Single => "single",
             Verb::Allow => "allow",
         };
-        let star = if self.open { "*" } else { "" };
-        let stars = if self.anywhere { "**" } else { "" };
-        match self.number {
-            Some(number) => write!(f, "line {number}: ")?,
-            None => f.write_str("a mount of huge pages: ")?,
-        }
-        write!(f, "{verb} {stars}{}{star}{}", Printable(&self.prefix), Printable(&self.end))
+        write!(f, "{verb} {}", self.paths())
+    }
+}
+
+/// Why a path may not be granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restriction {
+    /// What the policy says of the path, as `/etc is restricted`.
+    pub reason: String,
+    /// Where it says so, as `path policy line 24: refuse /etc`.
+    pub line: String,
+    /// Whether the path is kept for another guest.
+    pub another_guests: bool,
+}
+
+impl fmt::Display for Restriction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.reason, self.line)
     }
 }
 
 impl Line {
-    /// Whether the line keeps what belongs to one guest from the others.
-    pub fn is_own(&self) -> bool {
-        self.verb == Verb::Own
+    /// The paths that the line is about, as the policy writes them.
+    fn paths(&self) -> String {
+        let star = if self.open { "*" } else { "" };
+        let stars = if self.anywhere { "**" } else { "" };
+        format!("{stars}{}{star}{}", Printable(&self.prefix), Printable(&self.end))
+    }
+
+    /// What the line says of these paths where it refuses one.
+    fn reason(&self) -> String {
+        let paths = self.paths();
+        match self.verb {
+            Verb::Refuse => format!("{paths} is restricted"),
+            Verb::Read | Verb::Run => format!("{paths} may only be read"),
+            Verb::Own => format!("{paths} is each one guest's own"),
+            Verb::Single => format!("{paths} is granted file by file"),
+            Verb::Allow => format!("{paths} is allowed"),
+        }
     }
 
     /// What of `path` lies behind the prefix, if the prefix matches.
     fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
-        if self.anywhere {
-            let mut found = path.match_indices(self.prefix.as_str());
-            return found.find_map(|(at, _)| self.rest_at(path.get(at..)?));
+        if self.anywhere { self.rests(path).next() } else { self.rest_at(path) }
+    }
+
+    /// The same for each place in `path` where a prefix that may begin anywhere matches.
+    fn rests<'p>(&self, path: &'p str) -> impl Iterator<Item = &'p str> {
+        path.match_indices('/').filter_map(|(at, _)| self.rest_at(path.get(at..)?))
+    }
+
+    /// Whether a path that lies so behind the prefix is refused.
+    fn refuses(&self, rest: &str, want: Want, owner: Owner<'_>) -> bool {
+        match self.verb {
+            Verb::Refuse => true,
+            Verb::Read => want != Want::Read,
+            Verb::Run => want == Want::Write,
+            // Where nobody knows what is mounted there, only what is called as a guest's is taken for one's.
+            Verb::Own if self.anywhere => is_of_a_guest(rest) && !owner.owns(rest, false),
+            Verb::Own => self.end.is_empty() && !owner.owns(rest, !self.prefix.ends_with('/')),
+            Verb::Single | Verb::Allow => false,
         }
-        self.rest_at(path)
     }
 
     /// The same of a path that must begin with the prefix.
@@ -91,11 +136,23 @@ impl Line {
         of(self) == of(other) && self.prefix == other.prefix && self.end == other.end
     }
 
-    /// Whether something that the prefix matches lies below the directory.
+    /// Whether something that the prefix matches lies below the directory; of one that may begin anywhere, directly in it.
     fn is_below(&self, dir: &str) -> bool {
+        if self.anywhere {
+            return dir.ends_with(self.prefix.trim_end_matches('/'));
+        }
         dir == "/"
             || self.prefix.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+}
+
+/// How much of a path is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The file itself.
+    File,
+    /// A directory with everything below it.
+    Tree,
 }
 
 /// What is wanted of a path.
@@ -189,6 +246,11 @@ fn numbered(component: &str) -> Option<(String, &str)> {
     is_number.then(|| (format!("{sign}{digits}"), rest))
 }
 
+/// Whether the first component of a path is called by an id and a name.
+fn is_of_a_guest(path: &str) -> bool {
+    numbered(path.split('/').next().unwrap_or_default()).is_some()
+}
+
 /// Why a policy file was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("line {line}: {reason}")]
@@ -201,6 +263,8 @@ pub struct PolicyError {
 /// The whole policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPolicy {
+    /// The file that it was read from, if it is not the built-in one.
+    file: Option<String>,
     /// Longest prefix first, so that the first match holds.
     lines: Vec<Line>,
     /// Those of no place of their own, each of which must let a path through besides.
@@ -263,7 +327,13 @@ impl PathPolicy {
             lines.push(line);
         }
         let (anywhere, lines) = lines.into_iter().partition(|line| line.anywhere);
-        Ok(Self { lines, anywhere }.sorted())
+        Ok(Self { file: None, lines, anywhere }.sorted())
+    }
+
+    /// The same, told as that of a file.
+    #[must_use]
+    pub fn of_file(self, file: String) -> Self {
+        Self { file: Some(file), ..self }
     }
 
     fn sorted(mut self) -> Self {
@@ -271,13 +341,21 @@ impl PathPolicy {
         self
     }
 
-    /// This policy for a host on which huge pages are mounted here: libvirt's directories there are each one guest's.
+    /// This policy for a host on which huge pages are mounted here: libvirt's directories there are each one guest's. Where
+    /// that is not known, so is whatever is called as one of these.
     #[must_use]
-    pub fn with(&self, mounts: &HugePages) -> Self {
+    pub fn with(&self, mounts: Option<&HugePages>) -> Self {
         let mut policy = self.clone();
-        for dir in mounts.of_guests() {
-            let (prefix, end) = (format!("{dir}/"), String::new());
-            let line = Line { verb: Verb::Own, prefix, anywhere: false, open: true, end, number: None };
+        let own = |prefix, anywhere| {
+            let end = String::new();
+            Line { verb: Verb::Own, prefix, anywhere, open: true, end, number: None }
+        };
+        let Some(mounts) = mounts else {
+            policy.anywhere.push(own(OF_GUESTS.to_owned(), true));
+            return policy;
+        };
+        for prefix in mounts.of_guests() {
+            let line = own(prefix, false);
             if !policy.lines.iter().any(|other| other.stands_for(&line)) {
                 policy.lines.push(line);
             }
@@ -285,20 +363,35 @@ impl PathPolicy {
         policy.sorted()
     }
 
+    /// What a line of this policy says, for people.
+    pub fn restriction(&self, line: &Line) -> Restriction {
+        let place = match (line.number, &self.file) {
+            (None, _) => line.to_string(),
+            (Some(_), None) => format!("path policy {line}"),
+            (Some(_), Some(file)) => format!("path policy {}, {line}", Printable(file)),
+        };
+        Restriction { reason: line.reason(), line: place, another_guests: line.verb == Verb::Own }
+    }
+
+    /// Whether so much of a path may be granted.
+    ///
+    /// # Errors
+    /// The line that refuses it.
+    pub fn judge(&self, path: &str, reach: Reach, want: Want, owner: Owner<'_>) -> Result<(), &Line> {
+        match reach {
+            Reach::File => self.check(path, want, owner),
+            Reach::Tree => self.check_tree(path, want, owner),
+        }
+    }
+
     /// Whether one path may be granted.
     ///
     /// # Errors
     /// The line that refuses it.
     pub fn check(&self, path: &str, want: Want, owner: Owner<'_>) -> Result<(), &Line> {
-        let anywhere = self.anywhere.iter().filter_map(|line| Some((line, line.rest(path)?)));
-        let refuses = |(line, rest): &(&Line, &str)| match line.verb {
-            Verb::Refuse => true,
-            Verb::Read => want != Want::Read,
-            Verb::Run => want == Want::Write,
-            Verb::Own => line.end.is_empty() && !owner.owns(rest, !line.prefix.ends_with('/')),
-            Verb::Single | Verb::Allow => false,
-        };
-        match anywhere.chain(self.line_for(path, owner)).find(refuses) {
+        let anywhere = self.anywhere.iter().flat_map(|line| line.rests(path).map(move |rest| (line, rest)));
+        let mut all = anywhere.chain(self.line_for(path, owner));
+        match all.find(|(line, rest)| line.refuses(rest, want, owner)) {
             Some((line, _)) => Err(line),
             None => Ok(()),
         }
@@ -312,7 +405,8 @@ impl PathPolicy {
     /// Whether a program may be the domain's emulator: by its path, or by that of a link to it, a `run` line knows it; or
     /// no line speaks of it, as of one that was built below `/opt`.
     pub fn is_emulator(&self, path: &str, resolved: &str, owner: Owner<'_>) -> bool {
-        if self.anywhere.iter().any(|line| line.verb == Verb::Refuse && line.rest(resolved).is_some()) {
+        let refuses = |line: &Line| line.rests(resolved).any(|rest| line.refuses(rest, Want::Run, owner));
+        if self.anywhere.iter().any(|line| line.verb != Verb::Read && refuses(line)) {
             return false;
         }
         let verb = |path| self.line_for(path, owner).map(|(line, _)| line.verb);
@@ -338,7 +432,9 @@ impl PathPolicy {
             Verb::Read | Verb::Run => want != Want::Read,
             Verb::Allow => false,
         };
-        match self.lines.iter().filter(|line| line.is_below(dir) && line.rest(dir).is_none()).find(refuses) {
+        let below = self.lines.iter().filter(|line| line.is_below(dir) && line.rest(dir).is_none());
+        let unknown = self.anywhere.iter().filter(|line| line.verb == Verb::Own && line.is_below(dir));
+        match below.chain(unknown).find(refuses) {
             Some(line) => Err(line),
             None => Ok(()),
         }
@@ -447,6 +543,44 @@ mod tests {
     }
 
     #[test]
+    fn consoles_containers_and_logins_are_refused_and_serial_ports_are_not() {
+        let policy = policy();
+        for refused in [
+            "/home/user/.bash_aliases",
+            "/home/user/.tcshrc",
+            "/home/user/.config/fish/config.fish",
+            "/home/user/.config/plasma-workspace/env/x.sh",
+            "/home/user/.vnc/xstartup",
+            "/run/initctl",
+            "/dev/initctl",
+            "/dev/fb0",
+            "/dev/tty0",
+            "/dev/tty63",
+            "/var/lib/incus/unix.socket",
+            "/var/lib/lxd/unix.socket",
+            "/var/snap/lxd/common/lxd/unix.socket",
+            "/run/k3s/containerd/containerd.sock",
+            "/run/user/1000/podman/podman.sock",
+            "/run/user/1000/docker.sock",
+            "/etc/pki/libvirt/private/serverkey.pem",
+            "/etc/pki/CA/private/cakey.pem",
+        ] {
+            assert!(policy.check(refused, Want::Read, OWNER).is_err(), "{refused}");
+        }
+        for granted in [
+            "/dev/ttyS0",
+            "/dev/ttyUSB0",
+            "/dev/ttyAMA0",
+            "/home/user/.vnc/x.img",
+            "/var/lib/incus/storage-pools/default/x.img",
+            "/run/user/1000/pulse/native",
+            "/srv/podman/x.img",
+        ] {
+            assert!(policy.check(granted, Want::Write, OWNER).is_ok(), "{granted}");
+        }
+    }
+
+    #[test]
     fn firmware_is_read_only() {
         let policy = policy();
         for path in [
@@ -457,6 +591,10 @@ mod tests {
             "/efi/vmlinuz",
             "/home/user/.local/bin/tool",
             "/nix/store/x/FV/OVMF_CODE.fd",
+            "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
+            "/usr/share/slof/slof.bin",
+            "/etc/pki/qemu/server-cert.pem",
+            "/etc/pki/libvirt-vnc/ca-cert.pem",
             "/sys/devices/pci0000:00/0000:00:02.0/config",
         ] {
             assert!(policy.check(path, Want::Read, OWNER).is_ok(), "{path}");
@@ -613,7 +751,7 @@ mod tests {
     #[test]
     fn huge_pages_of_another_guest_are_refused_wherever_they_are_mounted() {
         let mounted = HugePages { dirs: ["/huge", "/dev/hugepages"].map(str::to_owned).into(), unnamed: 0 };
-        let (bare, policy) = (policy(), policy().with(&mounted));
+        let (bare, policy) = (policy(), policy().with(Some(&mounted)));
         for (mount, known) in [("/dev/hugepages", true), ("/run/hugepages/kvm", true), ("/huge", false)] {
             let check = |policy: &PathPolicy, dir: &str| {
                 policy.check(&format!("{mount}/libvirt/qemu/{dir}"), Want::Write, OWNER).is_ok()
@@ -632,8 +770,64 @@ mod tests {
         let error = policy.check("/huge/libvirt/qemu/3-victim", Want::Read, OWNER).unwrap_err();
         assert_eq!(error.to_string(), "a mount of huge pages: own /huge/libvirt/qemu/*");
         // A line of the policy's own holds.
-        let own = PathPolicy::parse("allow /huge/libvirt/qemu/*").unwrap().with(&mounted);
+        let own = PathPolicy::parse("allow /huge/libvirt/qemu/*").unwrap().with(Some(&mounted));
         assert!(own.check("/huge/libvirt/qemu/3-victim", Want::Read, OWNER).is_ok());
+    }
+
+    #[test]
+    fn where_mounts_are_not_known_whatever_is_called_as_a_guests_huge_pages_is_refused() {
+        let policy = policy().with(None);
+        let check = |path: &str| policy.check(path, Want::Write, OWNER).is_ok();
+        for mount in ["/dev/hugepages", "/huge", "/a/libvirt/qemu/b", "/huge/libvirt/qemu"] {
+            let dir = |guest: &str| format!("{mount}/libvirt/qemu/{guest}");
+            assert!(check(&dir("7-guest")) && check(&dir("7-guest/x")), "{mount}");
+            for other in ["3-victim", "3-victim/x", "-1-victim", "7-guest2"] {
+                assert!(!check(&dir(other)), "{mount} {other}");
+            }
+            let tree = |path: String| policy.check_tree(&path, Want::Read, OWNER).is_ok();
+            assert!(!tree(dir("3-victim")) && !tree(format!("{mount}/libvirt/qemu")), "{mount}");
+        }
+        // Nothing else of libvirt's, or that is called a little alike.
+        for path in [
+            "/var/lib/libvirt/qemu/nvram/guest_VARS.fd",
+            "/var/lib/libvirt/qemu/domain-7-guest/x",
+            "/home/user/.config/libvirt/qemu/nvram/x",
+            "/srv/libvirt/images/3-victim",
+            "/srv/qemu/3-victim",
+        ] {
+            assert!(check(path), "{path}");
+        }
+        let error = policy.check("/huge/libvirt/qemu/3-victim", Want::Read, OWNER).unwrap_err();
+        assert_eq!(error.to_string(), "mounts that cannot be read: own **/libvirt/qemu/*");
+        let emulator = "/huge/libvirt/qemu/3-victim/qemu-x";
+        assert!(!policy.is_emulator(emulator, emulator, OWNER));
+    }
+
+    #[test]
+    fn what_is_refused_is_told_with_its_line_and_file() {
+        let told = |policy: &PathPolicy, path: &str, reach, want| {
+            policy.judge(path, reach, want, OWNER).map_err(|line| policy.restriction(line).to_string())
+        };
+        let text = "refuse /etc\nread /boot\nown /own/*\nsingle /dev\nrefuse **/.ssh\nallow /a";
+        let built_in = PathPolicy::parse(text).unwrap();
+        let of_file = built_in.clone().of_file("/srv/pol\u{202e}icy".to_owned());
+        let (file, tree) = (Reach::File, Reach::Tree);
+        for (path, reach, said) in [
+            ("/etc/shadow", file, "/etc is restricted (path policy line 1: refuse /etc)"),
+            ("/boot/k", file, "/boot may only be read (path policy line 2: read /boot)"),
+            ("/own/3-victim", file, "/own/* is each one guest's own (path policy line 3: own /own/*)"),
+            ("/dev", tree, "/dev is granted file by file (path policy line 4: single /dev)"),
+            ("/x/.ssh/k", file, "**/.ssh is restricted (path policy line 5: refuse **/.ssh)"),
+        ] {
+            assert_eq!(told(&built_in, path, reach, Want::Write), Err(said.to_owned()), "{path}");
+        }
+        let said = "/etc is restricted (path policy /srv/pol\\u{202e}icy, line 1: refuse /etc)";
+        assert_eq!(told(&of_file, "/etc", file, Want::Read), Err(said.to_owned()));
+        assert_eq!(told(&of_file, "/a/b", tree, Want::Write), Ok(()));
+        let mounted = built_in.with(Some(&HugePages { dirs: vec!["/huge".to_owned()], unnamed: 0 }));
+        let said =
+            "/huge/libvirt/qemu/* is each one guest's own (a mount of huge pages: own /huge/libvirt/qemu/*)";
+        assert_eq!(told(&mounted, "/huge/libvirt/qemu/3-x", file, Want::Read), Err(said.to_owned()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use aa_contract::text::Printable;
+use aa_contract::text::{Printable, strip_os_code};
 use aa_contract::{Exit, LiteralPath};
 use nix::fcntl::OFlag;
 use thiserror::Error;
@@ -134,7 +134,7 @@ pub struct PoolError {
 #[derive(Debug, Error)]
 pub enum PoolErrorKind {
     /// The host does not let it be read.
-    #[error("{0}")]
+    #[error("{}", strip_os_code(.0))]
     Io(#[from] io::Error),
     /// Not well-formed.
     #[error("{0}")]

@@ -1,8 +1,8 @@
 //! `<seclabel>` of the domain: what it says of AppArmor (libvirt: `formatdomain`, «Security label»).
 //!
 //! Rules are made for the profile of the guest's UUID in any case, since that is the one that
-//! libvirt enters whatever the label says; what the label changes is named. A label of a disk's own
-//! source is read with the disk.
+//! libvirt enters whatever the label says; what the label changes is named. A label of one source alone
+//! is read with that source.
 
 use aa_contract::{NoteKind, ProfileName};
 
@@ -43,6 +43,18 @@ pub(crate) fn asks_for_no_profile(root: &Element<'_>) -> bool {
     let ours = |label: &Element<'_>| label.attr("model").is_none_or(|model| model == "apparmor");
     let mut labels = root.children("seclabel").filter(ours).peekable();
     labels.peek().is_some() && labels.all(|label| label.attr("type") == Some("none"))
+}
+
+/// Whether a source's own label of AppArmor's says not to touch it, which a note says.
+pub(crate) fn leaves_alone(deriver: &mut Deriver<'_>, source: &Element<'_>) -> bool {
+    let says_so =
+        |label: &Element<'_>| label.attr("model") == Some("apparmor") && label.attr("relabel") == Some("no");
+    let leaves_alone = source.children("seclabel").any(|label| says_so(&label));
+    if leaves_alone {
+        let text = "no rule is made: the source's <seclabel model='apparmor'> says relabel='no'";
+        deriver.note(NoteKind::Seclabel, source, text);
+    }
+    leaves_alone
 }
 
 /// A label that names no model.

@@ -34,6 +34,28 @@ pub(crate) fn pci_name(domain: u32, bus: u32, slot: u32, function: u32) -> Strin
     format!("{domain:04x}:{bus:02x}:{slot:02x}.{function:x}")
 }
 
+/// Where sysfs shows the device of that name.
+pub(crate) fn pci_directory(name: &str) -> String {
+    format!("/sys/bus/pci/devices/{name}")
+}
+
+/// The name of a device by its address as people write it, with or without the domain: `03:00.0`.
+pub(crate) fn pci_name_of(text: &str) -> Option<String> {
+    let hexadecimal = |text: &str, max| {
+        let is_number = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u32::from_str_radix(text, 16).ok().filter(|number| is_number && *number <= max)
+    };
+    let (rest, function) = text.rsplit_once('.')?;
+    let (rest, slot) = rest.rsplit_once(':')?;
+    let (domain, bus) = rest.rsplit_once(':').unwrap_or(("0", rest));
+    Some(pci_name(
+        hexadecimal(domain, u32::MAX)?,
+        hexadecimal(bus, 0xff)?,
+        hexadecimal(slot, 0x1f)?,
+        hexadecimal(function, 7)?,
+    ))
+}
+
 /// Whether sysfs is there at all, so that a device that it does not have is none. To be looked at, a file needs no rule
 /// of a profile.
 pub(crate) fn is_there(host: &Files) -> bool {
@@ -63,7 +85,25 @@ pub(crate) fn number(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::{number, pci_name_of};
+
+    #[test]
+    fn a_pci_address_may_leave_out_the_domain() {
+        for (text, name) in [
+            ("3:0.0", Some("0000:03:00.0")),
+            ("0001:aF:1f.7", Some("0001:af:1f.7")),
+            ("0:03:00.0:0", None),
+            ("03:20.0", None),
+            ("03:00.8", None),
+            ("100:00.0", None),
+            ("+3:00.0", None),
+            ("../../x", None),
+            ("0:0:3:0.0", None),
+            ("", None),
+        ] {
+            assert_eq!(pci_name_of(text).as_deref(), name, "{text}");
+        }
+    }
 
     #[test]
     fn numbers_have_three_bases() {

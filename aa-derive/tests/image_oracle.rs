@@ -13,7 +13,7 @@ use std::process::Command;
 
 use aa_derive::host::{self, Host};
 use aa_derive::image::{
-    Chain, ChainError, Files, Format, HeaderError, LIMIT, LayerKind, Problem, Said, TopImage, walk,
+    self, Chain, ChainError, Files, Format, HeaderError, LIMIT, LayerKind, Problem, Said, TopImage, walk,
 };
 use serde_json::Value;
 
@@ -51,7 +51,9 @@ impl Images {
         let format = Format::from_name(format);
         let top = TopImage { path: &path, format, readonly: false, said: Said::default() };
         let host = host::Files::new("/").unwrap();
-        let permit = |path: &str| host.resolve(path).map(|real| real.path).map_err(|error| error.to_string());
+        let permit = |named: image::Named<'_>| {
+            host.resolve(named.path).map(|real| real.path).map_err(|error| error.to_string())
+        };
         walk(&Files::new("/").unwrap(), &permit, top, LIMIT)
     }
 

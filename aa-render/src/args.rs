@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aa_contract::access::split_access;
+use aa_contract::access::{NotAnAccess, split_access};
 use aa_contract::{Access, ProfileName, Reason, Uuid};
 use clap::{ArgGroup, Parser};
 
@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long)]
     pub renew: bool,
     /// Grant a path for a while, through every new rendering [access: rwk]
-    #[arg(long, value_name = "PATH[:ACCESS]", value_parser = |text: &str| Ok::<_, std::convert::Infallible>(grant(text)), requires_all = ["reason", "guest"])]
+    #[arg(long, value_name = "PATH[:ACCESS]", value_parser = grant, requires_all = ["reason", "guest"])]
     #[arg(conflicts_with_all = ["input", "stdout", "append", "mode", "minimal", "renew", "template_dir"])]
     pub add: Option<(String, Access)>,
     /// Take back what --add granted
@@ -91,7 +91,7 @@ pub struct Args {
 }
 
 /// A path, and the access behind its last colon if there is one. Whether it is a path is said when it is granted.
-fn grant(text: &str) -> (String, Access) {
-    let (path, access) = split_access(text);
-    (path.to_owned(), access)
+fn grant(text: &str) -> Result<(String, Access), NotAnAccess> {
+    let (path, access) = split_access(text)?;
+    Ok((path.to_owned(), access))
 }

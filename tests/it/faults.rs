@@ -80,6 +80,12 @@ fn a_fault_while_headers_are_read_loses_no_image_in_silence() {
         assert!(record.contains(&format!("{{\"path\":\"{image}\"")), "{image}: {record}");
     }
     in_every_call(&tool("aa-derive"), &xml);
+    // Before Linux 5.6, and under a filter that does not know it, there is no openat2(2).
+    for error in ["ENOSYS", "EPERM"] {
+        let run = strace::run(&tool("aa-derive"), [format!("inject=openat2:error={error}").as_str()], &xml);
+        assert!(run.was_hit(), "{error}");
+        assert_eq!((run.status, run.stdout.as_str()), (Some(0), record.as_str()), "{error}: {}", run.stderr);
+    }
 }
 
 /// Devices whose nodes the host tells: a PCI card, a USB device by its product, a render node, huge pages, a macvtap.

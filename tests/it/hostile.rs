@@ -363,7 +363,7 @@ fn derive(domains: &[String]) -> Vec<Option<Value>> {
     let pools = tempfile::tempdir().unwrap();
     let pool = "<pool type='dir'><name>pool</name><target><path>/srv/pool</path></target></pool>";
     std::fs::write(pools.path().join("pool.xml"), pool).unwrap();
-    let output = run(tool("aa-derive").arg("--pools").arg(pools.path()).arg(dir.path()), "");
+    let output = run(tool("aa-derive").arg("--quiet").arg("--pools").arg(pools.path()).arg(dir.path()), "");
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     let mut records = out.lines().map(|line| serde_json::from_str(line).unwrap());
     // Each that is refused is named by a line of its own, which nothing in it breaks.

@@ -4,6 +4,7 @@ use std::io;
 
 use aa_contract::ProfileName;
 use aa_contract::text::Printable;
+use aa_derive::error::Resolves;
 use thiserror::Error;
 
 /// Why the profile is not as it was asked for.
@@ -65,17 +66,14 @@ pub enum Error {
         source: io::Error,
     },
     /// The path policy refuses the argument of `-f` or `-F`.
-    #[error(
-        "file to add \"{}\" may not be granted: it is \"{}\", and the path policy has {line}",
-        Printable(.path), Printable(.resolved)
-    )]
+    #[error("file to add \"{}\" may not be granted{}: {restriction}", Printable(.path), Resolves(.path, .resolved))]
     Restricted {
         /// The argument.
         path: String,
         /// Where its links lead.
         resolved: String,
-        /// The line of the policy that refuses it.
-        line: String,
+        /// What the policy says of it.
+        restriction: String,
     },
     /// The argument of `-f` or `-F` is the whole file system.
     #[error("file to add \"{}\" may not be granted: it is the root directory", Printable(.0))]

@@ -61,7 +61,7 @@ impl Plugged {
             return false;
         }
         let resolve = |path: &str| files.resolve(path).map(|resolved| resolved.path);
-        let permit = |path: &str| {
+        let judged = |path: &str| -> Result<String, String> {
             let path = resolve(path).map_err(|error| error.to_string())?;
             policy.check(&path, Want::Read, owner).map_err(ToString::to_string)?;
             Ok(path)
@@ -75,11 +75,11 @@ impl Plugged {
             if !seen.insert(image.clone()) {
                 continue;
             }
-            let Some(format) = permit(&image).ok().and_then(|judged| format_of(files, &judged)) else {
+            let Some(format) = judged(&image).ok().and_then(|judged| format_of(files, &judged)) else {
                 continue;
             };
             let top = TopImage { path: &image, format: Some(format), readonly: false, said: Said::default() };
-            let walked = image::walk(files.images(), &permit, top, image::LIMIT);
+            let walked = image::walk(files.images(), &|named| judged(named.path), top, image::LIMIT);
             let Ok(chain) = walked.and_then(|chain| total.add(&chain).map(|()| chain)) else { break };
             for layer in chain.layers {
                 let Ok(at) = resolve(&layer.path) else { continue };

@@ -7,6 +7,7 @@ use crate::Terminals;
 use crate::deriver::Deriver;
 use crate::error::{Error, Refusal};
 use crate::host::{Host, Kind};
+use crate::seclabel;
 use crate::xml::Element;
 
 /// A serial, parallel, console or channel device. A channel on a Unix socket without a path has it
@@ -31,6 +32,9 @@ pub(crate) fn source(
     let place = source.unwrap_or(*device);
     if place.attr("tls") == Some("yes") {
         tls(deriver, &place)?;
+    }
+    if seclabel::leaves_alone(deriver, &place) {
+        return Ok(());
     }
     // The old form has the path as an attribute of `tty` for a pseudo-terminal; that one is not looked at.
     let path = source.and_then(|source| source.attr("path")).filter(|path| !path.is_empty());
@@ -83,8 +87,8 @@ fn socket(
     path: &str,
 ) -> Result<(), Error> {
     match deriver.grant(place, what, path, Access::RW) {
-        Err(Error { kind: kind @ Refusal::Restricted { another_guests: true, .. }, .. }) => {
-            deriver.note(NoteKind::LeftOut, place, kind.to_string());
+        Err(error) if error.kind.is_of_another_guest() => {
+            deriver.note(NoteKind::LeftOut, place, error.kind.to_string());
             Ok(())
         }
         granted => granted.map(drop),

@@ -6,13 +6,17 @@ use std::cell::RefCell;
 use aa_contract::{Access, Feature, NoteKind};
 
 use crate::UnknownVolumes;
-use crate::deriver::{Deriver, Place};
+use crate::deriver::{Ask, Deriver, Place};
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::Kind;
-use crate::image::{self, Format, LayerKind, Said, TopImage};
+use crate::image::{self, ChainNote, Format, LayerKind, Named, Said, TopImage};
 use crate::pool::{VolumeError, VolumeKind};
+use crate::seclabel;
 use crate::xml::Element;
+
+/// Types of sources that lie in this host's files, each with the attribute that names the file, node or directory.
+const LOCAL: [(&str, &str); 3] = [("file", "file"), ("block", "dev"), ("dir", "dir")];
 
 /// A source: one that a guest opens by itself, or a layer of such a one.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +31,8 @@ pub(crate) struct TopSource<'d> {
     pub(crate) chain: Option<Element<'d>>,
     /// Its place in its chain: 0 is the top.
     pub(crate) depth: u32,
+    /// Whether it is the medium of a drive, which may be empty.
+    pub(crate) is_medium: bool,
     /// What is said of it elsewhere than in these elements.
     pub(crate) said: Said,
 }
@@ -34,7 +40,7 @@ pub(crate) struct TopSource<'d> {
 impl TopSource<'_> {
     /// A top of which nothing more is said.
     pub(crate) fn new(what: &'static str, format: Option<Format>, read_only: bool) -> Self {
-        Self { what, format, read_only, chain: None, depth: 0, said: Said::default() }
+        Self { what, format, read_only, chain: None, depth: 0, is_medium: false, said: Said::default() }
     }
 
     fn access(self) -> Access {
@@ -48,11 +54,7 @@ impl TopSource<'_> {
 
 /// `<disk>`
 pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<(), Error> {
-    let driven = disk.child("driver");
-    let format = match driven.and_then(|element| element.attr("type")) {
-        Some(name) => Some(known_format(&driven.unwrap_or(*disk), name)?),
-        None => None,
-    };
+    let format = declared(disk.child("driver"), "type")?;
     let cdrom = disk.attr("device") == Some("cdrom");
     if disk.attr("device") == Some("lun") || disk.attr("rawio") == Some("yes") {
         deriver.uses(Feature::Rawio);
@@ -61,41 +63,37 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, disk: &Element<'_>) -> Result<()
         mirrored(deriver, &mirror)?;
     }
     let Some(source) = disk.child("source") else { return Ok(()) };
-    let kind = disk.attr("type").unwrap_or("file");
     let read_only = cdrom || disk.child("readonly").is_some();
-    let top = TopSource { chain: Some(*disk), ..TopSource::new("disk source", format, read_only) };
-    if is_left_out(deriver, disk, &source) {
+    let is_medium = cdrom || disk.attr("device") == Some("floppy");
+    let top = TopSource { chain: Some(*disk), is_medium, ..TopSource::new("disk source", format, read_only) };
+    let Some(place) = located(deriver, &source, disk.attr("type").unwrap_or("file"))? else {
+        return below(deriver, &source, None, top);
+    };
+    if is_left_out(deriver, disk, &source, &place) {
         return Ok(());
     }
-    match (disk.child("transient"), source.attr("file").filter(|path| !path.is_empty())) {
+    let overlay = place.path.as_ref().filter(|_| place.kind == "file" && disk.child("transient").is_some());
+    if let Some(path) = overlay {
         // libvirt puts a throw-away overlay over the image, which is then only read.
-        (Some(_), Some(path)) if kind == "file" => {
-            let name = deriver.domain.name.clone();
-            deriver.grant(source, "transient overlay", &format!("{path}.TRANSIENT-{name}"), Access::RWK)?;
-            self::source(deriver, &source, kind, TopSource { read_only: true, ..top })
-        }
-        _ => self::source(deriver, &source, kind, top),
+        let path = format!("{path}.TRANSIENT-{}", deriver.domain.name);
+        deriver.grant(source, "transient overlay", &path, Access::RWK)?;
+        return opened(deriver, &source, &place, TopSource { read_only: true, ..top });
     }
+    opened(deriver, &source, &place, top)
 }
 
-/// Whether the guest will not open the source at all: libvirt drops a missing optional medium, and a
-/// label of AppArmor's own says not to touch it. Says why.
-fn is_left_out(deriver: &mut Deriver<'_>, disk: &Element<'_>, source: &Element<'_>) -> bool {
-    let unlabelled =
-        |label: &Element<'_>| label.attr("model") == Some("apparmor") && label.attr("relabel") == Some("no");
-    if source.children("seclabel").any(|label| unlabelled(&label)) {
-        deriver.note(
-            NoteKind::Seclabel,
-            source,
-            "no rule is made: the source's <seclabel model='apparmor'> says relabel='no'",
-        );
-        return true;
-    }
+/// Whether the guest will not open the source at all: libvirt drops an optional medium that is missing. Says why.
+fn is_left_out(
+    deriver: &mut Deriver<'_>,
+    disk: &Element<'_>,
+    source: &Element<'_>,
+    place: &Located<'_>,
+) -> bool {
     let policy = source.attr("startupPolicy").or_else(|| disk.attr("startupPolicy"));
     if !matches!(policy, Some("optional" | "requisite")) {
         return false;
     }
-    let Some(path) = ["file", "dev", "dir"].iter().find_map(|name| source.attr(name)) else { return false };
+    let Some(path) = place.path.as_deref() else { return false };
     let missing = deriver
         .resolve(source.into(), "disk source", path)
         .is_ok_and(|resolved| resolved.kind == Kind::Missing);
@@ -105,22 +103,58 @@ fn is_left_out(deriver: &mut Deriver<'_>, disk: &Element<'_>, source: &Element<'
     missing
 }
 
-/// The format that `driver/@type` or `format/@type` declares.
-fn known_format(at: &Element<'_>, name: &str) -> Result<Format, Error> {
-    Format::from_driver_type(name)
-        .ok_or_else(|| refuse(at, Refusal::Value { what: "disk format", value: name.to_owned() }))
+/// The format that an attribute of an element declares, if any.
+pub(crate) fn declared(at: Option<Element<'_>>, attribute: &'static str) -> Result<Option<Format>, Error> {
+    let Some((at, name)) = at.and_then(|at| Some((at, at.attr(attribute)?))) else { return Ok(None) };
+    match Format::from_driver_type(name) {
+        Some(format) => Ok(Some(format)),
+        None => Err(refuse(&at, Refusal::Value { what: "disk format", value: name.to_owned() })),
+    }
 }
 
 /// `<mirror>`: the target of a copy or of an active commit, in both its forms.
 fn mirrored(deriver: &mut Deriver<'_>, mirror: &Element<'_>) -> Result<(), Error> {
-    let declared =
-        mirror.child("format").and_then(|format| format.attr("type")).or_else(|| mirror.attr("format"));
-    let format = declared.and_then(Format::from_driver_type);
+    let format = declared(mirror.child("format"), "type")?.or(declared(Some(*mirror), "format")?);
     let top = TopSource { chain: Some(*mirror), ..TopSource::new("mirror", format, false) };
     match (mirror.child("source"), mirror.attr("file")) {
         (Some(source), _) => self::source(deriver, &source, mirror.attr("type").unwrap_or("file"), top),
         (None, Some(path)) => image(deriver, mirror, path, top),
         (None, None) => Ok(()),
+    }
+}
+
+/// Where a `<source>` lies, once a volume is looked up.
+#[derive(Debug)]
+struct Located<'d> {
+    /// The type, as `disk/@type`, but for `volume`.
+    kind: &'d str,
+    /// The file, node or directory of this host, if the source is one and is named.
+    path: Option<String>,
+}
+
+/// Where a `<source>` lies; none, with a note, of one that gets no rule itself.
+fn located<'d>(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'d>,
+    kind: &'d str,
+) -> Result<Option<Located<'d>>, Error> {
+    if seclabel::leaves_alone(deriver, source) {
+        return Ok(None);
+    }
+    let named = |kind| {
+        let attribute = LOCAL.iter().find(|(known, _)| *known == kind).map(|(_, attribute)| *attribute);
+        let path = attribute.and_then(|name| source.attr(name)).filter(|path| !path.is_empty());
+        Located { kind, path: path.map(str::to_owned) }
+    };
+    match (kind, source.attr("actualType")) {
+        // The XML of a running guest has it translated.
+        ("volume", Some(actual))
+            if actual != "volume" && LOCAL.iter().any(|(_, name)| source.attr(name).is_some()) =>
+        {
+            Ok(Some(named(actual)))
+        }
+        ("volume", _) => volume(deriver, source),
+        _ => Ok(Some(named(kind))),
     }
 }
 
@@ -131,27 +165,35 @@ pub(crate) fn source(
     kind: &str,
     top: TopSource<'_>,
 ) -> Result<(), Error> {
+    match located(deriver, source, kind)? {
+        Some(place) => opened(deriver, source, &place, top),
+        None => below(deriver, source, None, top),
+    }
+}
+
+/// The same of one that is located.
+fn opened(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'_>,
+    place: &Located<'_>,
+    top: TopSource<'_>,
+) -> Result<(), Error> {
     reservations(deriver, source)?;
     let named = |name| source.attr(name).filter(|path| !path.is_empty());
-    match kind {
-        "file" => match named("file") {
-            Some(path) => image(deriver, source, path, top),
-            None => below(deriver, source, None, top),
-        },
-        "block" => match named("dev") {
-            Some(path) => image(deriver, source, path, top),
-            None => below(deriver, source, None, top),
-        },
-        "dir" => match named("dir") {
-            Some(path) => directory(deriver, source, path, top),
-            None => below(deriver, source, None, top),
-        },
-        "volume" => volume(deriver, source, top),
-        "network" => {
+    match (place.kind, place.path.as_deref()) {
+        ("file" | "block", Some(path)) => image(deriver, source, path, top),
+        ("dir", Some(path)) => directory(deriver, source, path, top),
+        ("file" | "block" | "dir", None) => {
+            if !top.is_medium {
+                unnamed(deriver, source, place.kind);
+            }
+            below(deriver, source, None, top)
+        }
+        ("network", _) => {
             network(deriver, source)?;
             below(deriver, source, None, top)
         }
-        "nvme" => {
+        ("nvme", _) => {
             let Some(address) = source.child("address") else {
                 return Err(refuse(source, Refusal::Incomplete { what: "NVMe disk", missing: "address" }));
             };
@@ -159,21 +201,29 @@ pub(crate) fn source(
             super::hostdev::vfio_pci(deriver, source, &address)?;
             below(deriver, source, None, top)
         }
-        "vhostuser" => {
+        ("vhostuser", _) => {
             deriver.uses(Feature::VhostUser);
             match named("path") {
                 Some(path) => deriver.grant(source, "vhost-user disk socket", path, Access::RW).map(drop),
                 None => super::chardev_source(deriver, source, "vhost-user disk"),
             }
         }
-        "vhostvdpa" => {
+        ("vhostvdpa", _) => {
             deriver.uses(Feature::Vdpa);
             match named("dev") {
                 Some(path) => deriver.grant(source, "vDPA disk", path, Access::RW).map(drop),
                 None => Err(refuse(source, Refusal::Incomplete { what: "vDPA disk", missing: "source dev" })),
             }
         }
-        other => Err(refuse(source, Refusal::Value { what: "disk type", value: other.to_owned() })),
+        (other, _) => Err(refuse(source, Refusal::Value { what: "disk type", value: other.to_owned() })),
+    }
+}
+
+/// Says that a source which lies in this host's files does not name which.
+fn unnamed(deriver: &mut Deriver<'_>, source: &Element<'_>, kind: &str) {
+    for (_, attribute) in LOCAL.iter().filter(|(known, _)| *known == kind) {
+        let text = format!("the source has no attribute \"{attribute}\": no rule is made for it");
+        deriver.note(NoteKind::UnknownElement, source, text);
     }
 }
 
@@ -189,14 +239,8 @@ fn reservations(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), E
     Ok(())
 }
 
-/// `<source pool= volume=>`: translated in the XML of a running guest, by pool definitions otherwise.
-fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -> Result<(), Error> {
-    if let Some(actual) = source.attr("actualType")
-        && actual != "volume"
-        && ["file", "dev", "dir"].iter().any(|name| source.attr(name).is_some())
-    {
-        return self::source(deriver, source, actual, top);
-    }
+/// `<source pool= volume=>`, by pool definitions.
+fn volume<'d>(deriver: &mut Deriver<'_>, source: &Element<'d>) -> Result<Option<Located<'d>>, Error> {
     let (Some(pool), Some(name)) = (source.attr("pool"), source.attr("volume")) else {
         return Err(refuse(
             source,
@@ -211,19 +255,20 @@ fn volume(deriver: &mut Deriver<'_>, source: &Element<'_>, top: TopSource<'_>) -
             if deriver.options.unknown_volumes == UnknownVolumes::LeftOut =>
         {
             deriver.note(NoteKind::LeftOut, source, unresolved(error.to_string()).to_string());
-            return Ok(());
+            return Ok(None);
         }
         Err(error) => return Err(refuse(source, unresolved(error.to_string()))),
     };
-    match (resolved.kind, &resolved.path) {
-        (VolumeKind::File | VolumeKind::Block, Some(path)) => image(deriver, source, path.as_str(), top),
-        (VolumeKind::Dir, Some(path)) => directory(deriver, source, path.as_str(), top),
-        (VolumeKind::Network, _) => {
-            deriver.uses(Feature::NetworkDisk);
-            below(deriver, source, None, top)
-        }
-        (_, None) => Err(refuse(source, unresolved("its pool does not say where it lies".to_owned()))),
+    let kind = match resolved.kind {
+        VolumeKind::File => "file",
+        VolumeKind::Block => "block",
+        VolumeKind::Dir => "dir",
+        VolumeKind::Network => "network",
+    };
+    if resolved.path.is_none() && resolved.kind != VolumeKind::Network {
+        return Err(refuse(source, unresolved("its pool does not say where it lies".to_owned())));
     }
+    Ok(Some(Located { kind, path: resolved.path.map(|path| path.as_str().to_owned()) }))
 }
 
 /// What a network source needs on this host: sockets, client configuration, keys.
@@ -345,26 +390,31 @@ fn below(
         && let Some(data_source) = data.child("source")
     {
         // It is always raw: nothing is below it.
+        if let Some(nested) = data_source.child("dataStore") {
+            let path = path.unwrap_or_default().to_owned();
+            let reason = "its data file has a data file of its own".to_owned();
+            return Err(refuse(&nested, Refusal::Chain { what: top.what, path, reason }));
+        }
         let file =
             TopSource { depth: top.depth, ..TopSource::new("data file", Some(Format::Raw), top.read_only) };
         self::source(deriver, &data_source, data.attr("type").unwrap_or("file"), file)?;
     }
     let backing = top.chain.and_then(|chain| chain.child("backingStore"));
-    let Some(backing) = backing else {
-        let said = Said {
-            backing: false,
-            data_file: explicit_data.is_some(),
-            sliced: source
-                .children("slices")
-                .flat_map(|slices| slices.children("slice"))
-                .any(|slice| slice.attr("offset") != Some("0")),
-        };
-        return probe(deriver, source, path, TopSource { said: said.or(top.said), ..top });
+    // libvirt writes out what is below an image, and neither its data file nor its extents: those are the header's.
+    let said = Said {
+        backing: backing.is_some(),
+        data_file: explicit_data.is_some(),
+        sliced: source
+            .children("slices")
+            .flat_map(|slices| slices.children("slice"))
+            .any(|slice| slice.attr("offset") != Some("0")),
     };
+    probe(deriver, source, path, TopSource { said: said.or(top.said), ..top })?;
+    let Some(backing) = backing else { return Ok(()) };
     // An empty element says that nothing is below.
     let Some(next) = backing.child("source") else { return Ok(()) };
     let depth = top.depth.saturating_add(1);
-    if depth > image::LIMIT {
+    if depth >= image::LIMIT {
         return Err(refuse(
             &backing,
             Refusal::Chain {
@@ -374,19 +424,13 @@ fn below(
             },
         ));
     }
-    let format = match backing.child("format") {
-        Some(format) => match format.attr("type") {
-            Some(name) => Some(known_format(&format, name)?),
-            None => None,
-        },
-        None => None,
-    };
+    let format = declared(backing.child("format"), "type")?;
     let layer = TopSource { chain: Some(backing), depth, ..TopSource::new("backing file", format, true) };
     // A level elsewhere than in this host's files is passed, but what is below it is not.
     self::source(deriver, &next, backing.attr("type").unwrap_or("file"), layer)
 }
 
-/// What the headers of images say, where the XML says nothing.
+/// What the headers of images say of that of which the XML says nothing.
 fn probe(
     deriver: &mut Deriver<'_>,
     source: &Element<'_>,
@@ -395,11 +439,12 @@ fn probe(
 ) -> Result<(), Error> {
     let Some(path) = path.filter(|_| deriver.options.probe) else { return Ok(()) };
     let place = Place { element: *source, layer: None };
-    let what = "backing file";
     // The walk asks before it opens anything; the first refusal is the domain's.
     let refusal = RefCell::new(None);
-    let permit = |path: &str| {
-        let asked = deriver.permitted(place, what, path, Access::R, false);
+    let permit = |named: Named<'_>| {
+        let what = named.kind.map_or(top.what, name_of);
+        let header = Some(named.by).filter(|by| !by.is_empty());
+        let asked = deriver.permit(place, Ask { header, ..Ask::file(what, named.path, named.access) });
         asked.map(|resolved| resolved.path).map_err(|error| {
             let reason = error.kind.to_string();
             refusal.borrow_mut().get_or_insert(error);
@@ -419,7 +464,13 @@ fn probe(
     if let Some(error) = refusal.into_inner() {
         return Err(error);
     }
-    for note in &chain.notes {
+    // Of a file that is missing and granted all the same, granting it tells.
+    let is_told = |note: &ChainNote| {
+        note.kind() == NoteKind::MissingFile
+            && deriver.resolve(place, top.what, &note.path).is_ok_and(|file| file.kind == Kind::Missing)
+    };
+    let notes: Vec<&ChainNote> = chain.notes.iter().filter(|note| !is_told(note)).collect();
+    for note in notes {
         deriver.note(note.kind(), source, note.to_string());
     }
     for protocol in &chain.protocols {
@@ -427,10 +478,10 @@ fn probe(
     }
     for layer in chain.layers {
         let place = TopSource { depth: top.depth.saturating_add(layer.depth), ..top }.place(*source);
+        let what = name_of(layer.kind);
         match layer.kind {
-            LayerKind::Backing => grant_image(deriver, place, what, &layer.path, layer.access)?,
-            LayerKind::DataFile | LayerKind::Extent => {
-                grant_image(deriver, place, "data file", &layer.path, layer.access)?;
+            LayerKind::Backing | LayerKind::DataFile | LayerKind::Extent => {
+                grant_image(deriver, place, what, &layer.path, layer.access)?;
             }
             LayerKind::Socket | LayerKind::Config => {
                 deriver.grant(place, what, &layer.path, layer.access)?;
@@ -438,4 +489,15 @@ fn probe(
         }
     }
     Ok(())
+}
+
+/// What a file is that a header names, for messages.
+fn name_of(kind: LayerKind) -> &'static str {
+    match kind {
+        LayerKind::Backing => "backing file",
+        LayerKind::DataFile => "data file",
+        LayerKind::Extent => "extent",
+        LayerKind::Socket => "storage socket",
+        LayerKind::Config => "storage client configuration",
+    }
 }

@@ -31,17 +31,15 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
             if let Some(path) = socket.and_then(|rest| rest.split(',').next()) {
                 deriver.grant(device, "D-Bus socket", path, Access::RW)?;
             } else if device.attr("address").is_none() && device.attr("p2p") != Some("yes") {
-                // libvirtd starts a bus for the guest.
-                let short = deriver.short.clone();
-                deriver.allow(
-                    device,
-                    "D-Bus socket",
-                    &format!("{RUN}/dbus/{short}-dbus.sock"),
-                    Access::RW,
-                )?;
+                bus(deriver, device)?;
             }
         }
-        Some("egl-headless" | "rdp" | "desktop") => {}
+        Some("rdp") => deriver.note(
+            NoteKind::NotCovered,
+            device,
+            "libvirtd runs a server for a display of type rdp, and a bus between the two: no rule is made for them",
+        ),
+        Some("egl-headless" | "desktop") => {}
         other => {
             deriver.note(
                 NoteKind::UnknownElement,
@@ -57,6 +55,14 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
         chardev_source(deriver, &channel, "display channel")?;
     }
     acceleration(deriver, device)
+}
+
+/// The bus that libvirtd starts for the guest, under its profile.
+fn bus(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
+    deriver.uses(Feature::DbusDaemon);
+    let stem = format!("{RUN}/dbus/{}-dbus", deriver.short);
+    deriver.allow(device, "D-Bus socket", &format!("{stem}.sock"), Access::RW)?;
+    deriver.allow(device, "D-Bus configuration", &format!("{stem}.conf"), Access::R)
 }
 
 /// Unix sockets that the display listens on; without a path they are in the state directory.
@@ -146,7 +152,7 @@ pub(crate) fn gl(deriver: &mut Deriver<'_>, place: &Element<'_>) -> Result<(), E
 
 #[cfg(test)]
 mod tests {
-    use aa_contract::NoteKind;
+    use aa_contract::{Feature, NoteKind};
 
     use crate::testing::{device_notes, device_rules, notes, record, refusal, rules, same, write};
 
@@ -155,6 +161,24 @@ mod tests {
         let mut rules = device_rules(device);
         rules.retain(|(path, _)| !super::LIBRARIES.iter().any(|(pattern, _)| pattern == path));
         rules
+    }
+
+    /// A bus is started only where nobody else has one.
+    #[test]
+    fn what_libvirtd_runs_beside_a_display_is_used_or_noted() {
+        let root = tempfile::tempdir().unwrap();
+        for (display, has_bus) in [
+            ("type='dbus'", true),
+            ("type='dbus' p2p='yes'", false),
+            ("type='dbus' address='unix:path=/run/bus'", false),
+            ("type='vnc'", false),
+        ] {
+            let devices = format!("<devices><graphics {display}/></devices>");
+            let record = record("kvm", &devices, root.path()).unwrap();
+            assert_eq!(record.uses().contains(&Feature::DbusDaemon), has_bus, "{display}");
+            assert!(record.notes().is_empty(), "{display}");
+        }
+        assert_eq!(device_notes("<graphics type='rdp'/>"), [NoteKind::NotCovered]);
     }
 
     #[test]
@@ -177,7 +201,13 @@ mod tests {
         }
         same(&display("<graphics type='vnc' socket='/run/old'/>"), &[("/run/old", "rw")]);
         same(&display("<graphics type='dbus' address='unix:path=/run/bus,guid=1'/>"), &[("/run/bus", "rw")]);
-        same(&display("<graphics type='dbus'/>"), &[("/run/libvirt/qemu/dbus/7-guest-dbus.sock", "rw")]);
+        same(
+            &display("<graphics type='dbus'/>"),
+            &[
+                ("/run/libvirt/qemu/dbus/7-guest-dbus.conf", "r"),
+                ("/run/libvirt/qemu/dbus/7-guest-dbus.sock", "rw"),
+            ],
+        );
         same(&display("<graphics type='dbus' p2p='yes'/>"), &[]);
     }
 

@@ -6,7 +6,7 @@ use crate::deriver::Deriver;
 use crate::domain::refuse;
 use crate::error::{Error, Refusal};
 use crate::host::{Host, Kind, Resolved};
-use crate::sysfs;
+use crate::sysfs::{self, UsbDevice};
 use crate::xml::Element;
 
 pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
@@ -22,10 +22,13 @@ pub(crate) fn derive(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<
     match device.attr("type") {
         Some("usb") => usb(deriver, &source),
         Some("pci") => {
-            let address = address(&source)?;
+            let name = pci_address(&address(&source)?)?;
             let iommufd = device.child("driver").and_then(|driver| driver.attr("iommufd")) == Some("yes");
-            let is_there = pci(deriver, device, &address)?;
-            if is_there && iommufd { self::iommufd(deriver, device, &address) } else { Ok(()) }
+            if pci(deriver, device, &name)? && iommufd {
+                deriver.allow(device, "IOMMU", "/dev/iommu", Access::RW)?;
+                vfio_node(deriver, device, &sysfs::pci_directory(&name))?;
+            }
+            Ok(())
         }
         Some("mdev") => mdev(deriver, device, &source),
         Some("scsi") => scsi(deriver, device, &source),
@@ -60,23 +63,34 @@ fn address<'d>(source: &Element<'d>) -> Result<Element<'d>, Error> {
         .ok_or_else(|| refuse(source, Refusal::Incomplete { what: "host device", missing: "source address" }))
 }
 
-/// The node of a USB device, by address or by vendor and product.
+/// A USB device by address, or by vendor and product; where both stand, by both.
 fn usb(deriver: &mut Deriver<'_>, source: &Element<'_>) -> Result<(), Error> {
-    deriver.uses(Feature::Usb);
-    let id = |name| source.child(name).and_then(|element| sysfs::number(element.attr("id")?));
+    // What stands there and is no number is that of no device.
+    let id = |name| source.child(name).map(|element| element.attr("id").and_then(sysfs::number));
     let (vendor, product) = (id("vendor"), id("product"));
     let position = source.child("address").map(|address| {
         let number = |name| address.attr(name).and_then(sysfs::number);
         (number("bus").unwrap_or(0), number("device").unwrap_or(0))
     });
-    let found = deriver
-        .usb_devices()
-        .iter()
-        .filter(|usb| match position {
-            Some((bus, number)) if bus != 0 || number != 0 => usb.bus == bus && usb.number == number,
-            _ => vendor == Some(usb.vendor) && product == Some(usb.product),
-        })
-        .map(|usb| (usb.bus, usb.number));
+    let position = position.filter(|position| *position != (0, 0));
+    let is_named = position.is_some() || vendor.is_some() && product.is_some();
+    let fits = |wanted: Option<Option<u32>>, found| wanted.is_none_or(|wanted| wanted == Some(found));
+    usb_node(deriver, source, |usb| {
+        is_named
+            && position.is_none_or(|position| position == (usb.bus, usb.number))
+            && fits(vendor, usb.vendor)
+            && fits(product, usb.product)
+    })
+}
+
+/// The node of the one USB device that is meant.
+pub(crate) fn usb_node(
+    deriver: &mut Deriver<'_>,
+    source: &Element<'_>,
+    is_meant: impl Fn(&UsbDevice) -> bool,
+) -> Result<(), Error> {
+    deriver.uses(Feature::Usb);
+    let found = deriver.usb_devices().iter().filter(|usb| is_meant(usb)).map(|usb| (usb.bus, usb.number));
     let nodes: Vec<(u32, u32)> = found.collect();
     match nodes.as_slice() {
         [(bus, number)] => {
@@ -109,18 +123,26 @@ pub(crate) fn vfio_pci(
     place: &Element<'_>,
     address: &Element<'_>,
 ) -> Result<(), Error> {
-    pci(deriver, place, address).map(drop)
+    pci(deriver, place, &pci_address(address)?).map(drop)
 }
 
-/// The same. Says whether the device is there, as far as can be told.
-fn pci(deriver: &mut Deriver<'_>, place: &Element<'_>, address: &Element<'_>) -> Result<bool, Error> {
-    let name = pci_address(address)?;
-    let what = format!("PCI device {name}");
-    let resolved = deriver.resolve(place.into(), "PCI device", &format!("/sys/bus/pci/devices/{name}"))?;
-    if is_missing(deriver, place, &resolved, &what) {
+/// The same by its name in sysfs. Says whether the device is there, as far as can be told.
+pub(crate) fn pci(deriver: &mut Deriver<'_>, place: &Element<'_>, name: &str) -> Result<bool, Error> {
+    let dir = deriver.resolve(place.into(), "PCI device", &sysfs::pci_directory(name))?;
+    vfio_device(deriver, place, &dir, &format!("PCI device {name}"))
+}
+
+/// The same of any device by VFIO, by its directory in sysfs.
+pub(crate) fn vfio_device(
+    deriver: &mut Deriver<'_>,
+    place: &Element<'_>,
+    resolved: &Resolved,
+    what: &str,
+) -> Result<bool, Error> {
+    if is_missing(deriver, place, resolved, what) {
         return Ok(false);
     }
-    vfio(deriver, place, &resolved.path, &what)?;
+    vfio(deriver, place, &resolved.path, what)?;
     if resolved.kind == Kind::Missing {
         return Ok(true);
     }
@@ -133,7 +155,7 @@ fn pci(deriver: &mut Deriver<'_>, place: &Element<'_>, address: &Element<'_>) ->
         if entry.starts_with("resource")
             || matches!(entry.as_str(), "config" | "rom" | "vendor" | "device" | "reset")
         {
-            deriver.allow(place, "PCI device", &format!("{}/{entry}", resolved.path), Access::R)?;
+            deriver.allow(place, "host device", &format!("{}/{entry}", resolved.path), Access::R)?;
         }
     }
     Ok(true)
@@ -169,13 +191,11 @@ fn vfio(deriver: &mut Deriver<'_>, place: &Element<'_>, sysfs: &str, what: &str)
     deriver.allow_glob(place, "VFIO group", "/dev/vfio/[0-9]*", Access::RW)
 }
 
-/// A device opened through iommufd has a node of its own besides.
-fn iommufd(deriver: &mut Deriver<'_>, place: &Element<'_>, address: &Element<'_>) -> Result<(), Error> {
-    let name = pci_address(address)?;
-    deriver.allow(place, "IOMMU", "/dev/iommu", Access::RW)?;
-    let nodes = deriver.host.entries(&format!("/sys/bus/pci/devices/{name}/vfio-dev"));
+/// A device opened through iommufd has a node of its own besides, which sysfs tells in its directory.
+pub(crate) fn vfio_node(deriver: &mut Deriver<'_>, place: &Element<'_>, dir: &str) -> Result<(), Error> {
+    let nodes = deriver.host.entries(&format!("{dir}/vfio-dev"));
     if nodes.is_empty() {
-        let text = format!("PCI device {name} is not given to VFIO yet: no rule is made for its own node");
+        let text = format!("the device at {dir} is not given to VFIO yet: no rule is made for its own node");
         deriver.note(NoteKind::MissingDevice, place, text);
     }
     for node in nodes {
@@ -190,13 +210,8 @@ fn mdev(deriver: &mut Deriver<'_>, device: &Element<'_>, source: &Element<'_>) -
     let text = address.attr("uuid").unwrap_or_default();
     let uuid =
         aa_contract::Uuid::try_parse(text).map_err(|_| refuse(&address, Refusal::Uuid(text.to_owned())))?;
-    let what = format!("mediated device {uuid}");
-    let resolved =
-        deriver.resolve(source.into(), "mediated device", &format!("/sys/bus/mdev/devices/{uuid}"))?;
-    if is_missing(deriver, device, &resolved, &what) {
-        return Ok(());
-    }
-    vfio(deriver, device, &resolved.path, &what)
+    let dir = deriver.resolve(source.into(), "mediated device", &format!("/sys/bus/mdev/devices/{uuid}"))?;
+    vfio_device(deriver, device, &dir, &format!("mediated device {uuid}")).map(drop)
 }
 
 /// The generic node of a SCSI device, by the adapter's number and its address there.
@@ -304,6 +319,13 @@ mod tests {
         same(&usb("<vendor id='0x1d6b'/><product id='0x0003'/>"), &[("/dev/bus/usb/001/005", "rw")]);
         same(&usb("<vendor id='0x1d6b'/><product id='0x0004'/>"), &[]);
         same(&usb("<address bus='1' device='6'/>"), &[]);
+        // Where both are said, both must be so: another device may have the number by now.
+        let both = |product: &str| {
+            format!("<vendor id='0x1d6b'/><product id='{product}'/><address bus='1' device='4'/>")
+        };
+        same(&usb(&both("0x0002")), &[("/dev/bus/usb/001/004", "rw")]);
+        same(&usb(&both("0x0003")), &[]);
+        same(&usb(&both("zzz")), &[]);
         stick(root.path(), "1-3", 1, 6, "0003");
         same(&usb("<vendor id='0x1d6b'/><product id='0x0003'/>"), &[]);
         same(&usb("<address bus='1' device='06'/>"), &[("/dev/bus/usb/001/006", "rw")]);

@@ -24,8 +24,11 @@ use crate::error::Error;
 use crate::xml::Element;
 
 pub(crate) use chardev::{pipe as chardev_pipe, source as chardev_source};
-pub(crate) use disk::{TopSource, image as disk_image, reached as disk_reached, source as disk_source};
+pub(crate) use disk::{
+    TopSource, declared as disk_format, image as disk_image, reached as disk_reached, source as disk_source,
+};
 pub(crate) use graphics::{any_node, gl};
+pub(crate) use hostdev::{pci, usb_node, vfio_device, vfio_node};
 
 /// Devices that reach no file of the host, by libvirt's `formatdomain`.
 const WITHOUT_FILES: [&str; 10] =
@@ -44,8 +47,8 @@ fn one(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
     if deriver.domain.virt_type == VirtType::Lxc {
         return lxc::derive(deriver, device);
     }
-    if let Some(rom) = device.child("rom").and_then(|rom| rom.attr("file")) {
-        deriver.grant(device, "option ROM", rom, Access::R)?;
+    if let Some((rom, file)) = device.child("rom").and_then(|rom| Some((rom, rom.attr("file")?))) {
+        deriver.grant(rom, "option ROM", file, Access::R)?;
         deriver.uses(Feature::Firmware);
     }
     match device.name() {
@@ -102,7 +105,7 @@ pub(crate) fn emulator(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<
     } else {
         return deriver.allow(element, "emulator", &resolved, Access::RMIX);
     };
-    deriver.note(NoteKind::LeftOut, &element, format!("emulator \"{path}\" gets no rule: {reason}"));
+    deriver.note(NoteKind::NotCovered, &element, format!("emulator \"{path}\" gets no rule: {reason}"));
     Ok(())
 }
 
@@ -110,7 +113,7 @@ pub(crate) fn emulator(deriver: &mut Deriver<'_>, root: &Element<'_>) -> Result<
 mod tests {
     use aa_contract::NoteKind;
 
-    use crate::testing::{device_notes, device_rules, link, refusal, rules, same, write};
+    use crate::testing::{device_notes, device_rules, link, record, refusal, rules, same, write};
 
     #[test]
     fn the_emulator_is_the_first_and_one_that_the_policy_knows() {
@@ -121,7 +124,7 @@ mod tests {
         for unknown in ["/usr/bin/bash", "/etc/shadow"] {
             let emulator = format!("<emulator>{unknown}</emulator>");
             assert!(device_rules(&emulator).is_empty(), "{unknown}");
-            assert_eq!(device_notes(&emulator), [NoteKind::LeftOut], "{unknown}");
+            assert_eq!(device_notes(&emulator), [NoteKind::NotCovered], "{unknown}");
         }
         refusal("<emulator>/usr/bin/qemu-x/../bash</emulator>");
         let root = tempfile::tempdir().unwrap();
@@ -130,6 +133,22 @@ mod tests {
         link(root.path(), name, "/nix/store/x/bin/qemu-system-x86_64");
         let emulator = format!("<devices><emulator>{name}</emulator></devices>");
         same(&rules("kvm", &emulator, root.path()), &[("/nix/store/x/bin/qemu-system-x86_64", "rmix")]);
+    }
+
+    #[test]
+    fn an_option_rom_is_told_where_it_stands() {
+        let card = |file: &str| format!("<interface type='user'>\n<rom file='{file}'/></interface>");
+        let inside = format!("<devices>{}</devices>", card("/srv/rom"));
+        let root = tempfile::tempdir().unwrap();
+        let record = record("kvm", &inside, root.path()).unwrap();
+        let rom = record.rules().iter().find(|rule| rule.target.to_string() == "/srv/rom").unwrap();
+        let origin = rom.origin.as_ref().unwrap();
+        assert_eq!((origin.element.as_str(), origin.line), ("devices/interface[1]/rom", Some(2)));
+        let refused = refusal(&card("/etc/rom"));
+        assert!(
+            refused.starts_with("2:1: ") && refused.ends_with("by devices/interface[1]/rom)"),
+            "{refused}"
+        );
     }
 
     #[test]
@@ -167,7 +186,7 @@ mod tests {
         ] {
             let executed = |emulator: &str, device: &str| {
                 let devices = format!("<emulator>{emulator}</emulator>{device}");
-                let noted = device_notes(&devices).contains(&NoteKind::LeftOut);
+                let noted = device_notes(&devices).contains(&NoteKind::NotCovered);
                 let rules = device_rules(&devices);
                 let executed = rules.iter().any(|(path, access)| path == emulator && access == "rmix");
                 assert_ne!(noted, executed, "{devices}");

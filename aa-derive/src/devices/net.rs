@@ -119,6 +119,10 @@ fn user(deriver: &mut Deriver<'_>, device: &Element<'_>) -> Result<(), Error> {
         return Ok(());
     }
     deriver.uses(Feature::Passt);
+    if let Some(log) = device.child("backend").and_then(|backend| backend.attr("logFile")) {
+        let text = format!("passt's log \"{log}\" gets no rule: passt has a profile of its own");
+        deriver.note(NoteKind::NotCovered, device, text);
+    }
     let short = deriver.short.clone();
     let alias = device.child("alias").and_then(|alias| alias.attr("name"));
     let alias = alias.filter(|alias| !alias.is_empty() && !alias.contains(['/', '\0']));
@@ -260,6 +264,9 @@ mod tests {
         ];
         same(&device_rules(&card("")), &any);
         same(&device_rules(&card("<alias name='../x'/>")), &any);
+        let logging = "<interface type='user'><backend type='passt' logFile='/srv/l'/></interface>";
+        same(&device_rules(logging), &any);
+        assert_eq!((device_notes(logging), device_notes(&card(""))), (vec![NoteKind::NotCovered], vec![]));
         assert_eq!(device_notes("<interface type='carrier-pigeon'/>").len(), 1);
     }
 }

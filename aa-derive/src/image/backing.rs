@@ -54,8 +54,13 @@ pub enum Override {
 pub enum Source {
     /// A regular file or a block device at this absolute path, as named: it may hold `..` and links.
     File(String),
-    /// A directory shown to the guest as a FAT disk (`fat:`), as named.
-    Directory(String),
+    /// A directory shown to the guest as a FAT disk (`fat:`).
+    Directory {
+        /// Its absolute path, as named.
+        path: String,
+        /// Whether what the guest writes on the disk goes into it.
+        is_written: bool,
+    },
     /// Something that is not a file of this host.
     Remote(Remote),
     /// A controller of NVM Express, by PCI address, through VFIO.
@@ -172,12 +177,9 @@ fn file(rest: &str) -> Result<Node, NameError> {
 
 /// `fat:[rw:|floppy:|32:|label:…]DIR`
 fn fat(rest: &str) -> Result<Node, NameError> {
-    let dir = rest.rsplit_once(':').map_or(rest, |(_, dir)| dir);
-    if dir.starts_with('/') {
-        Ok(Node::plain(Source::Directory(dir.to_owned())))
-    } else {
-        Err(NameError::Relative(dir.to_owned()))
-    }
+    let (options, dir) = rest.rsplit_once(':').unwrap_or(("", rest));
+    let is_written = options.split(':').any(|option| option == "rw");
+    Ok(Node::plain(Source::Directory { path: host_path(dir)?, is_written }))
 }
 
 /// `nbd:unix:PATH[:exportname=E]`, `nbd:HOST:PORT[:exportname=E]`

@@ -10,6 +10,10 @@ fn path(text: &str) -> Source {
     Source::File(text.to_owned())
 }
 
+fn fat(path: &str, is_written: bool) -> Source {
+    Source::Directory { path: path.to_owned(), is_written }
+}
+
 fn remote(protocol: &'static str, sockets: &[&str], configs: &[&str]) -> Source {
     let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
     Source::Remote(Remote { protocol, sockets: own(sockets), configs: own(configs) })
@@ -120,9 +124,13 @@ fn protocols_give_their_sockets_and_configuration() {
         (r#"json:{"driver":"nvme","device":"0000:01:00.0"}"#, Source::Nvme("0000:01:00.0".to_owned())),
         ("nvme://0000:01:00.0/1", Source::Nvme("0000:01:00.0".to_owned())),
         ("null-co://", Source::Null),
-        ("fat:/srv/dir", Source::Directory("/srv/dir".to_owned())),
-        ("fat:rw:/srv/dir", Source::Directory("/srv/dir".to_owned())),
-        (r#"json:{"driver":"vvfat","dir":"/d"}"#, Source::Directory("/d".to_owned())),
+        ("fat:/srv/dir", fat("/srv/dir", false)),
+        ("fat:rw:/srv/dir", fat("/srv/dir", true)),
+        ("fat:floppy:32:rw:/srv/dir", fat("/srv/dir", true)),
+        (r#"json:{"driver":"vvfat","dir":"/d"}"#, fat("/d", false)),
+        (r#"json:{"driver":"vvfat","dir":"/d","rw":true}"#, fat("/d", true)),
+        (r#"json:{"driver":"vvfat","dir":"/d","rw":"on"}"#, fat("/d", true)),
+        (r#"json:{"driver":"vvfat","dir":"/d","rw":false}"#, fat("/d", false)),
     ] {
         assert_eq!(source(text), Ok(wanted), "{text}");
     }

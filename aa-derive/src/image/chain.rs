@@ -26,7 +26,20 @@ const MAX_READ: usize = 256 * 1024 * 1024;
 ///
 /// It gets paths as headers name them, before anything is done with them, and follows their links. What it gives is what
 /// is opened, so that it is what was judged.
-pub type Permit<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+pub type Permit<'a> = &'a dyn Fn(Named<'_>) -> Result<String, String>;
+
+/// A file that is about to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named<'a> {
+    /// Its path, as named.
+    pub path: &'a str,
+    /// What it is to be; none of the top image, and of a directory that is not granted.
+    pub kind: Option<LayerKind>,
+    /// What would be granted; of the top image, and of such a directory, as if it were only read.
+    pub access: Access,
+    /// The image whose header names it; empty for the top image, and below an image that is no file of this host.
+    pub by: &'a str,
+}
 
 /// The image that a domain names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,11 +157,8 @@ impl Total {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChainError {
     /// More images than any real chain has.
-    #[error("the backing chain has more than {limit} images")]
-    TooDeep {
-        /// The limit.
-        limit: u32,
-    },
+    #[error("the backing chain has more than {LIMIT} images")]
+    TooDeep,
     /// An image is below itself.
     #[error("the backing chain is a loop: image {depth}, \"{}\", is above itself", Printable(.path))]
     Loop {
@@ -241,8 +251,8 @@ impl ChainNote {
         match &self.problem {
             Problem::Open(OpenError::Missing) => NoteKind::MissingFile,
             Problem::Open(_) | Problem::Header(_) => NoteKind::UnreadableLayer,
-            Problem::Refused(_) | Problem::Socket(_) | Problem::Directory => NoteKind::LeftOut,
-            Problem::Nvme(_) => NoteKind::NotCovered,
+            Problem::Refused(_) => NoteKind::LeftOut,
+            Problem::Socket(_) | Problem::Directory | Problem::Nvme(_) => NoteKind::NotCovered,
             Problem::Name { .. }
             | Problem::FormatAbsent { .. }
             | Problem::FormatUnknown(_)
@@ -279,7 +289,8 @@ pub fn walk(
     limit: u32,
 ) -> Result<Chain, ChainError> {
     let data_access = if top.readonly { Access::RK } else { Access::RWK };
-    let mut walk = Walk { host, permit, data_access, seen: HashSet::new(), chain: Chain::default() };
+    let mut walk =
+        Walk { host, permit, data_access, by: String::new(), seen: HashSet::new(), chain: Chain::default() };
     // Anything else, raw above all, is not even opened: the guest may have written every byte of it.
     let Some(format) = top.format.filter(|format| format.is_read()) else { return Ok(walk.chain) };
     let said = |said: bool| if said { Override::Nothing } else { Override::Header };
@@ -296,7 +307,7 @@ pub fn walk(
         Total::default().add(&walk.chain)?;
         depth = depth.saturating_add(1);
         if depth >= limit {
-            return Err(ChainError::TooDeep { limit });
+            return Err(ChainError::TooDeep);
         }
     }
     Ok(walk.chain)
@@ -313,6 +324,8 @@ struct Walk<'a> {
     permit: Permit<'a>,
     /// For what belongs to the top image.
     data_access: Access,
+    /// The image whose header names what comes next.
+    by: String,
     seen: HashSet<Identity>,
     chain: Chain,
 }
@@ -329,7 +342,8 @@ impl Walk<'_> {
                 return Ok(overridden(node.backing));
             }
         };
-        let Some(real) = self.permitted(&path, depth) else { return Ok(None) };
+        let kind = (depth > 0).then_some(LayerKind::Backing);
+        let Some(real) = self.permitted(&path, kind, Access::RK, depth) else { return Ok(None) };
         let exists = match self.host.stat(&real) {
             Ok(info) => {
                 if !self.seen.insert(info.identity) {
@@ -357,11 +371,15 @@ impl Walk<'_> {
         } else {
             None
         };
+        let data_in_header = node.data_file == Override::Header;
+        if let Override::Node(data) = node.data_file {
+            self.leaf(*data, LayerKind::DataFile, depth)?;
+        }
+        // What the name of an image says itself stands in the header of the one above; all else in its own.
+        let above = std::mem::replace(&mut self.by, path.clone());
         let named = header.as_ref().and_then(|header| header.data_file.as_deref());
-        match (node.data_file, named) {
-            (Override::Node(data), _) => self.leaf(*data, LayerKind::DataFile, depth)?,
-            (Override::Header, Some(text)) => self.named_leaf(text, &path, LayerKind::DataFile, depth)?,
-            (Override::Nothing, _) | (Override::Header, None) => {}
+        if let Some(text) = named.filter(|_| data_in_header) {
+            self.named_leaf(text, &path, LayerKind::DataFile, depth)?;
         }
         if let Some(header) = &header {
             for text in &header.extents {
@@ -372,6 +390,7 @@ impl Walk<'_> {
             }
         }
         if node.backing != Override::Header {
+            self.by = above;
             return Ok(overridden(node.backing));
         }
         let Some(reference) = header.and_then(|header| header.backing) else { return Ok(None) };
@@ -438,8 +457,8 @@ impl Walk<'_> {
     /// A source that is no image file of this host.
     fn elsewhere(&mut self, source: Source, format: &BackingFormat, depth: u32) -> Result<(), ChainError> {
         match source {
-            Source::Directory(path) => {
-                if self.permitted(&path, depth).is_some() {
+            Source::Directory { path, .. } => {
+                if self.permitted(&path, None, Access::R, depth).is_some() {
                     self.note(depth, &path, Problem::Directory);
                 }
             }
@@ -466,14 +485,15 @@ impl Walk<'_> {
             self.chain.protocols.push(remote.protocol);
         }
         for path in remote.sockets {
-            let Some(target) = self.permitted(&path, depth) else { continue };
+            let (kind, access) = (LayerKind::Socket, Access::RW);
+            let Some(target) = self.permitted(&path, Some(kind), access, depth) else { continue };
             match self.host.find_socket(&target) {
-                Ok(()) => self.push(depth, path, LayerKind::Socket, Access::RW)?,
+                Ok(()) => self.push(depth, path, kind, access)?,
                 Err(error) => self.note(depth, &path, Problem::Socket(error)),
             }
         }
         for path in remote.configs {
-            if self.permitted(&path, depth).is_some() {
+            if self.permitted(&path, Some(LayerKind::Config), Access::R, depth).is_some() {
                 self.push(depth, path, LayerKind::Config, Access::R)?;
             }
         }
@@ -503,7 +523,8 @@ impl Walk<'_> {
             Source::File(path) => path,
             other => return self.elsewhere(other, &BackingFormat::Declared(Format::Raw), depth),
         };
-        let Some(real) = self.permitted(&path, depth) else { return Ok(()) };
+        let access = if depth == 0 { self.data_access } else { Access::RK };
+        let Some(real) = self.permitted(&path, Some(kind), access, depth) else { return Ok(()) };
         if let Err(error) = self.host.stat(&real) {
             let never = error.is_for_ever();
             self.note(depth, &path, Problem::Open(error));
@@ -511,13 +532,18 @@ impl Walk<'_> {
                 return Ok(());
             }
         }
-        let access = if depth == 0 { self.data_access } else { Access::RK };
         self.push(depth, path, kind, access)
     }
 
     /// Where a permitted path leads.
-    fn permitted(&mut self, path: &str, depth: u32) -> Option<String> {
-        let real = (self.permit)(path);
+    fn permitted(
+        &mut self,
+        path: &str,
+        kind: Option<LayerKind>,
+        access: Access,
+        depth: u32,
+    ) -> Option<String> {
+        let real = (self.permit)(Named { path, kind, access, by: &self.by });
         real.map_err(|reason| self.note(depth, path, Problem::Refused(reason))).ok()
     }
 

@@ -42,7 +42,7 @@ impl Fake {
 
     fn walk(&self, path: &str, format: Format) -> Result<Chain, ChainError> {
         let top = TopImage { path, format: Some(format), readonly: false, said: Said::default() };
-        walk(self, &|path| Ok(self.target(path).to_owned()), top, LIMIT)
+        walk(self, &|named: Named<'_>| Ok(self.target(named.path).to_owned()), top, LIMIT)
     }
 }
 
@@ -75,8 +75,8 @@ impl ImageHost for Fake {
 
 /// Permits every path, and none is a link.
 #[expect(clippy::unnecessary_wraps, reason = "it is a `Permit`")]
-fn all(path: &str) -> Result<String, String> {
-    Ok(path.to_owned())
+fn all(named: Named<'_>) -> Result<String, String> {
+    Ok(named.path.to_owned())
 }
 
 fn listed(chain: &Chain) -> Vec<(u32, LayerKind, &str, String)> {
@@ -213,14 +213,44 @@ fn a_refused_path_is_neither_opened_nor_listed() {
     let host = Fake::default()
         .with("/t", qcow2(3, Some(("/etc/shadow", Some("qcow2"))), Some("/etc/key")))
         .with("/etc/shadow", qcow2(3, Some(("/b", Some("raw"))), None));
-    let permit =
-        |path: &str| if path.starts_with("/etc/") { Err("restricted".to_owned()) } else { all(path) };
+    let permit = |named: Named<'_>| {
+        if named.path.starts_with("/etc/") { Err("restricted".to_owned()) } else { all(named) }
+    };
     let top = TopImage { path: "/t", format: Some(Format::Qcow2), readonly: false, said: Said::default() };
     let chain = walk(&host, &permit, top, LIMIT).unwrap();
     assert!(chain.layers.is_empty());
     assert!(chain.notes.iter().all(|note| matches!(note.problem, Problem::Refused(_))));
     assert_eq!(chain.notes.len(), 2);
     assert_eq!(*host.opened.borrow(), ["/t"]);
+}
+
+/// Who judges a path is told what it would be, how much is asked for, and where it is named.
+#[test]
+fn what_is_asked_for_comes_with_who_names_it() {
+    let json = r#"json:{"driver":"qcow2","file":{"driver":"file","filename":"/b"},"data-file":
+        {"driver":"file","filename":"/bd"},"backing":{"driver":"file","filename":"/c"}}"#;
+    let host = Fake::default()
+        .with("/t", qcow2(3, Some((json, None)), Some("/td")))
+        .with("/b", qcow2(3, Some(("/no", Some("raw"))), Some("/nod")))
+        .with("/c", Vec::new());
+    let asked = RefCell::new(Vec::new());
+    let permit = |named: Named<'_>| {
+        let Named { path, kind, access, by } = named;
+        asked.borrow_mut().push((path.to_owned(), kind, access.to_string(), by.to_owned()));
+        all(named)
+    };
+    let top = TopImage { path: "/t", format: Some(Format::Qcow2), readonly: false, said: Said::default() };
+    walk(&host, &permit, top, LIMIT).unwrap();
+    let expected = [
+        ("/t", None, "rk", ""),
+        ("/td", Some(LayerKind::DataFile), "rwk", "/t"),
+        ("/b", Some(LayerKind::Backing), "rk", "/t"),
+        ("/bd", Some(LayerKind::DataFile), "rk", "/t"),
+        ("/c", Some(LayerKind::Backing), "rk", "/t"),
+    ];
+    let expected =
+        expected.map(|(path, kind, access, by)| (path.to_owned(), kind, access.to_owned(), by.to_owned()));
+    assert_eq!(*asked.borrow(), expected);
 }
 
 #[test]
@@ -247,7 +277,7 @@ fn two_hundred_images_and_no_more() {
     for images in [201, 10_000] {
         let host = chain_of(images);
         let top = format!("/i{}", images - 1);
-        assert_eq!(host.walk(&top, Format::Qcow2), Err(ChainError::TooDeep { limit: 200 }));
+        assert_eq!(host.walk(&top, Format::Qcow2), Err(ChainError::TooDeep));
         assert!(host.opened.borrow().len() <= 200);
     }
 }
@@ -348,7 +378,7 @@ fn what_a_header_calls_a_socket_is_one_or_gets_no_rule() {
             let file = host.walk("/t", kind).unwrap();
             assert!(file.layers.is_empty(), "{name}");
             assert_eq!(problems(&file), [(depth, "/s", &Problem::Socket(OpenError::NotASocket))]);
-            assert_eq!(file.notes[0].kind(), NoteKind::LeftOut);
+            assert_eq!(file.notes[0].kind(), NoteKind::NotCovered);
 
             let socket = host.link("/s", "/run/s").socket("/run/s").walk("/t", kind).unwrap();
             assert_eq!(listed(&socket), [(depth, LayerKind::Socket, "/s", "rw".to_owned())]);
@@ -377,7 +407,7 @@ fn no_header_opens_a_directory() {
         let chain = host.walk("/t", Format::Qcow2).unwrap();
         assert!(chain.layers.iter().all(|layer| layer.path == "/m"), "{name}: {chain:?}");
         assert_eq!(problems(&chain), [(depth, "/d", &Problem::Directory)], "{name}");
-        assert_eq!(chain.notes[0].kind(), NoteKind::LeftOut);
+        assert_eq!(chain.notes[0].kind(), NoteKind::NotCovered);
     }
     // Nor as a data file or an extent, and one that is restricted is refused as any path.
     for (image, kind) in
@@ -388,7 +418,8 @@ fn no_header_opens_a_directory() {
         assert!(chain.layers.is_empty());
         assert_eq!(problems(&chain), [(0, "/d", &Problem::Directory)]);
         let top = TopImage { path: "/t", format: Some(kind), readonly: false, said: Said::default() };
-        let permit = |path: &str| if path == "/d" { Err("restricted".to_owned()) } else { all(path) };
+        let permit =
+            |named: Named<'_>| if named.path == "/d" { Err("restricted".to_owned()) } else { all(named) };
         let refused = walk(&host, &permit, top, LIMIT).unwrap();
         assert!(matches!(problems(&refused)[..], [(0, "/d", Problem::Refused(_))]));
     }

@@ -2,13 +2,14 @@
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use aa_contract::text::Printable;
+use aa_contract::text::{Printable, strip_os_code};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use thiserror::Error;
 
 use super::ReadAt;
@@ -81,7 +82,7 @@ impl From<Errno> for OpenError {
         match errno {
             Errno::ENOENT | Errno::ENOTDIR => Self::Missing,
             Errno::EACCES | Errno::EPERM => Self::Denied,
-            other => Self::Host(other.desc().to_owned()),
+            other => Self::Host(other.desc().to_lowercase()),
         }
     }
 }
@@ -110,7 +111,8 @@ pub trait ImageHost {
 
 /// The files below a directory that stands for `/`.
 ///
-/// No symbolic link is followed (`openat2(2)`, `RESOLVE_NO_SYMLINKS`; Linux 5.6): `..` too stays inside.
+/// No symbolic link is followed (`openat2(2)`, `RESOLVE_NO_SYMLINKS`): `..` too stays inside. Before Linux 5.6, or where a
+/// filter denies that call, the way is gone component by component, and never by `..`.
 #[derive(Debug)]
 pub struct Files {
     /// None for `/` itself, where every path is what it says.
@@ -134,13 +136,35 @@ impl Files {
         if path.contains('\0') {
             return Err(OpenError::Nul(path.to_owned()));
         }
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC);
+        let flags = flags | OFlag::O_CLOEXEC;
+        let how = OpenHow::new().flags(flags);
         let without = ResolveFlag::RESOLVE_NO_SYMLINKS;
-        let fd = match &self.root {
+        let opened = match &self.root {
             None => openat2(AT_FDCWD, path, how.resolve(without)),
             Some(root) => openat2(root.as_fd(), path, how.resolve(without | ResolveFlag::RESOLVE_IN_ROOT)),
+        };
+        let fd = match opened {
+            // Filters of system calls deny by the second what they do not know. Where it means the file, it is said again.
+            Err(Errno::ENOSYS | Errno::EPERM) => self.walk(path, flags),
+            opened => opened,
         }?;
         Ok(File::from(fd))
+    }
+
+    /// The same by `openat(2)` for each component, none of which may be a link, or `..`: a path that was judged has none.
+    fn walk(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+        const WAY: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
+        let mut names: Vec<&str> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+        if names.contains(&"..") {
+            return Err(Errno::ELOOP);
+        }
+        let last = names.pop().unwrap_or(".");
+        let root = match &self.root {
+            None => openat(AT_FDCWD, "/", WAY, Mode::empty()),
+            Some(root) => openat(root, ".", WAY, Mode::empty()),
+        }?;
+        let dir = names.into_iter().try_fold(root, |dir, name| open_no_link(&dir, name, WAY))?;
+        open_no_link(&dir, last, flags)
     }
 
     /// What is at an absolute path that goes through no symbolic link, in one question instead of one for each
@@ -177,7 +201,7 @@ impl ImageHost for Files {
         let size = match Self::info(&meta)?.kind {
             FileKind::Regular => meta.len(),
             FileKind::Block => {
-                (&file).seek(SeekFrom::End(0)).map_err(|error| OpenError::Host(error.to_string()))?
+                (&file).seek(SeekFrom::End(0)).map_err(|error| OpenError::Host(strip_os_code(&error)))?
             }
         };
         Ok(Box::new(OpenFile { file, size }))
@@ -189,8 +213,16 @@ impl ImageHost for Files {
     }
 }
 
+/// Opens what a directory has by this name, unless it is a link.
+fn open_no_link(dir: &OwnedFd, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    let opened = openat(dir, name, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
+    // Without its content being opened, a link is opened itself.
+    let is_link = SFlag::from_bits_truncate(fstat(&opened)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK;
+    if is_link { Err(Errno::ELOOP) } else { Ok(opened) }
+}
+
 fn metadata(file: &File) -> Result<Metadata, OpenError> {
-    file.metadata().map_err(|error| OpenError::Host(error.to_string()))
+    file.metadata().map_err(|error| OpenError::Host(strip_os_code(&error)))
 }
 
 struct OpenFile {

@@ -41,6 +41,46 @@ fn no_link_is_followed() {
     assert!(Files::new(&real).unwrap().stat("/../../srv/image").is_ok(), "above the root is the root");
 }
 
+/// Without openat2(2) the same files are opened, and the same are not.
+#[test]
+fn going_component_by_component_leads_to_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = dir.path().canonicalize().unwrap();
+    fs::create_dir(real.join("srv")).unwrap();
+    fs::write(real.join("srv/image"), b"0123456789").unwrap();
+    symlink("image", real.join("srv/link")).unwrap();
+    symlink("srv", real.join("linked")).unwrap();
+    symlink("/", real.join("root")).unwrap();
+    for (files, below) in
+        [(Files::new(&real).unwrap(), ""), (Files::new("/").unwrap(), real.to_str().unwrap())]
+    {
+        let inode = |file: Result<File, OpenError>| file.map(|file| file.metadata().unwrap().ino());
+        for flags in [OFlag::O_PATH, OFlag::O_RDONLY | OFlag::O_NONBLOCK] {
+            for path in [
+                "/srv/image",
+                "/srv//./image",
+                "/srv",
+                "/srv/",
+                "/",
+                "/none",
+                "/srv/none/x",
+                "/srv/image/x",
+                "/srv/link",
+                "/linked",
+                "/linked/image",
+                "/root/srv/image",
+            ] {
+                let path = format!("{below}{path}");
+                let walked = files.walk(&path, flags | OFlag::O_CLOEXEC);
+                let walked = walked.map(File::from).map_err(OpenError::from);
+                assert_eq!(inode(walked), inode(files.open_with(&path, flags)), "{path} {flags:?}");
+            }
+            let up = files.walk(&format!("{below}/srv/../srv/image"), flags | OFlag::O_CLOEXEC);
+            assert_eq!(up.err(), Some(Errno::ELOOP));
+        }
+    }
+}
+
 #[test]
 fn what_is_no_image_is_not_opened() {
     let dir = tempfile::tempdir().unwrap();

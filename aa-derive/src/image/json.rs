@@ -138,7 +138,8 @@ fn protocol(object: &Object, driver: &str) -> Result<Source, NameError> {
             host_path(required("filename", "a file of a json: name has no filename")?).map(Source::File)
         }
         "vvfat" => {
-            host_path(required("dir", "a FAT disk of a json: name has no dir")?).map(Source::Directory)
+            let path = host_path(required("dir", "a FAT disk of a json: name has no dir")?)?;
+            Ok(Source::Directory { path, is_written: is_on(object, "rw") })
         }
         "nvme" => {
             Ok(Source::Nvme(required("device", "an NVMe disk of a json: name has no device")?.to_owned()))
@@ -176,7 +177,8 @@ fn sockets(server: &Value, found: &mut Vec<String>) -> Result<(), NameError> {
     for one in list {
         // Any other shape is a TCP address in an older notation: no file.
         let Value::Object(address) = one else { continue };
-        if text(address, "type")? != Some("unix") || is_abstract(address) {
+        // An abstract socket has no file.
+        if text(address, "type")? != Some("unix") || is_on(address, "abstract") {
             continue;
         }
         let path = match text(address, "path")? {
@@ -188,9 +190,9 @@ fn sockets(server: &Value, found: &mut Vec<String>) -> Result<(), NameError> {
     Ok(())
 }
 
-/// An abstract socket has no file.
-fn is_abstract(address: &Object) -> bool {
-    match address.get("abstract") {
+/// Whether an option is switched on.
+fn is_on(object: &Object, key: &str) -> bool {
+    match object.get(key) {
         Some(Value::Bool(yes)) => *yes,
         Some(Value::String(yes)) => matches!(yes.as_str(), "on" | "yes" | "true"),
         _ => false,

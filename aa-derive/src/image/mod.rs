@@ -28,7 +28,8 @@ use thiserror::Error;
 
 pub use backing::{Node, Override, Remote, Source};
 pub use chain::{
-    Chain, ChainError, ChainNote, LIMIT, Layer, LayerKind, Permit, Problem, Said, TopImage, Total, walk,
+    Chain, ChainError, ChainNote, LIMIT, Layer, LayerKind, Named, Permit, Problem, Said, TopImage, Total,
+    walk,
 };
 pub use files::{FileInfo, FileKind, Files, Identity, ImageHost, OpenError};
 pub(crate) use json::{FILTERS, MAX_DEPTH as MAX_NODES};

@@ -1,5 +1,6 @@
 //! Bounded reading of a header: never more than [`BUDGET`] bytes of an image, wherever its fields point.
 
+use aa_contract::text::strip_os_code;
 use std::io;
 
 use super::HeaderError;
@@ -104,7 +105,7 @@ impl<'a> Reader<'a> {
         let want = len.max(BLOCK);
         self.left = self.left.checked_sub(want).ok_or(HeaderError::Budget)?;
         self.block =
-            self.image.read_at(offset, want).map_err(|error| HeaderError::Read(error.to_string()))?;
+            self.image.read_at(offset, want).map_err(|error| HeaderError::Read(strip_os_code(&error)))?;
         self.block.truncate(want);
         self.start = offset;
         Ok(self.block.get(..len).unwrap_or(&self.block).to_vec())

@@ -133,7 +133,7 @@ fn name(
         return local(context, text, format, said, read_only);
     }
     match backing::parse(text, "/") {
-        Ok(node) => named(context, text, node, format, said, read_only),
+        Ok(node) => named(context, node, format, said, read_only),
         // The path itself is the fault, which is told as that of any other.
         Err(NameError::Relative(path)) => local(context, &path, format, said, read_only),
         Err(error) => {
@@ -145,7 +145,6 @@ fn name(
 
 fn named(
     context: &mut Context<'_, '_, '_>,
-    text: &str,
     node: Node,
     format: Option<Format>,
     said: Said,
@@ -154,10 +153,7 @@ fn named(
     let said = said.or(Said::from(&node));
     match node.source {
         Source::File(path) => local(context, &path, node.format.or(format), said, read_only)?,
-        Source::Directory(dir) => {
-            let access = if text.contains(":rw:") { Access::RW } else { Access::R };
-            context.need("FAT directory", &dir, Need::Tree(access))?;
-        }
+        Source::Directory { path, is_written } => fat(context, &path, is_written && !read_only)?,
         Source::Remote(remote) => {
             disk_reached(context.deriver, remote.protocol);
             for socket in &remote.sockets {
@@ -167,16 +163,22 @@ fn named(
                 context.grant("storage client configuration", config, Access::R)?;
             }
         }
-        Source::Nvme(address) => super::device::vfio_pci(context, &address)?,
+        Source::Nvme(address) => super::device::vfio_pci(context, &address).map(drop)?,
         Source::Null => {}
     }
     if let Override::Node(data) = node.data_file {
-        named(context, text, *data, Some(Format::Raw), Said::default(), read_only)?;
+        named(context, *data, Some(Format::Raw), Said::default(), read_only)?;
     }
     if let Override::Node(backing) = node.backing {
-        named(context, text, *backing, None, Said::default(), true)?;
+        named(context, *backing, None, Said::default(), true)?;
     }
     Ok(())
+}
+
+/// A directory that is shown as a FAT disk.
+fn fat(context: &mut Context<'_, '_, '_>, dir: &str, is_written: bool) -> Result<(), Error> {
+    let access = if is_written { Access::RW } else { Access::R };
+    context.need("FAT directory", dir, Need::Tree(access))
 }
 
 /// A file or device of this host. An image of no declared format is taken for raw and never probed:
@@ -243,9 +245,9 @@ fn node(
             }
         }
         "vvfat" => {
-            let access = if options.is_on(&key("rw")) { Access::RW } else { Access::R };
+            let is_written = options.is_on(&key("rw")) && !read_only;
             if let Some(dir) = options.take(&key("dir")) {
-                context.need("FAT directory", &dir, Need::Tree(access))?;
+                fat(context, &dir, is_written)?;
             }
         }
         "nbd" | "gluster" | "rbd" | "ssh" | "sheepdog" | "vxhs" => {

@@ -4,6 +4,7 @@ use aa_contract::{Access, Feature, NoteKind};
 
 use super::keyval::Options;
 use super::{BOTH, Context, Need, READ};
+use crate::devices;
 use crate::error::Error;
 use crate::sysfs;
 
@@ -11,9 +12,8 @@ pub(super) const OPTIONS: [&str; 8] =
     ["device", "netdev", "nic", "net", "fsdev", "virtfs", "tpmdev", "usbdevice"];
 
 /// Keys that name a file in every device that has them.
-const KEYS: [(&str, Need); 13] = [
+const KEYS: [(&str, Need); 12] = [
     ("evdev", BOTH),
-    ("rootdir", Need::Tree(Access::RW)),
     ("vhostdev", BOTH),
     ("hidraw", BOTH),
     ("sdrfile", READ),
@@ -59,7 +59,12 @@ fn device(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
                 firmware(context, "loaded file", &file)?;
             }
         }
-        "usb-host" => usb(context, &mut options)?,
+        "usb-host" => usb(context, &options)?,
+        // Unless it says otherwise it is only read.
+        "usb-mtp" => {
+            let access = if options.is_off("readonly") { Access::RW } else { Access::R };
+            context.take(&mut options, "rootdir", Need::Tree(access))?;
+        }
         "u2f-emulated" => {
             let dir = options.take("dir");
             if let Some(dir) = dir {
@@ -83,7 +88,7 @@ fn device(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {
         if driver.contains("-gl") {
             // Its display says which node.
             let at = context.at;
-            crate::devices::gl(context.deriver, &at)?;
+            devices::gl(context.deriver, &at)?;
         }
     }
     context.left(&options, &[]);
@@ -103,53 +108,66 @@ fn node(context: &mut Context<'_, '_, '_>, feature: Feature, path: &'static str)
     context.deriver.allow(at, "device", path, Access::RW)
 }
 
-/// A USB device of the host by bus and number; without them QEMU looks through all.
-fn usb(context: &mut Context<'_, '_, '_>, options: &mut Options) -> Result<(), Error> {
-    context.deriver.uses(Feature::Usb);
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u16>().ok()).filter(|n| *n > 0);
-    if let (Some(bus), Some(address)) = (number(options.get("hostbus")), number(options.get("hostaddr"))) {
-        return context.grant("USB device", &format!("/dev/bus/usb/{bus:03}/{address:03}"), Access::RW);
+/// A USB device of the host, by bus and number or by vendor and product; without either QEMU looks through all.
+fn usb(context: &mut Context<'_, '_, '_>, options: &Options) -> Result<(), Error> {
+    let number = |key| options.get(key).and_then(sysfs::number).filter(|number| *number > 0);
+    let [bus, address, vendor, product] = ["hostbus", "hostaddr", "vendorid", "productid"].map(number);
+    if bus.zip(address).or(vendor.zip(product)).is_none() {
+        context.deriver.uses(Feature::Usb);
+        let note = "the USB device is named neither by bus and address nor by vendor and product: no rule is made for its node";
+        context.note(NoteKind::NotCovered, note);
+        return Ok(());
     }
-    context.note(
-        NoteKind::NotCovered,
-        "the USB device is not named by bus and address: no rule is made for its node",
-    );
-    Ok(())
+    let fits = |wanted: Option<u32>, found| wanted.is_none_or(|wanted| wanted == found);
+    let at = context.at;
+    devices::usb_node(context.deriver, &at, |usb| {
+        fits(bus, usb.bus)
+            && fits(address, usb.number)
+            && fits(vendor, usb.vendor)
+            && fits(product, usb.product)
+    })
 }
 
 /// A device by VFIO: by PCI address or by its directory in sysfs.
 fn vfio(context: &mut Context<'_, '_, '_>, options: &mut Options) -> Result<(), Error> {
-    if let Some(dir) = options.take("sysfsdev") {
-        return group(context, &dir);
-    }
-    match options.take("host") {
-        Some(address) => vfio_pci(context, &address),
-        None => Ok(()),
-    }
-}
-
-/// A PCI device by VFIO, by its address with or without the domain.
-pub(super) fn vfio_pci(context: &mut Context<'_, '_, '_>, address: &str) -> Result<(), Error> {
-    let colons = address.bytes().filter(|byte| *byte == b':').count();
-    let address = if colons == 1 { format!("0000:{address}") } else { address.to_owned() };
-    if !address.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
-        context.unknown();
-        return Ok(());
-    }
-    group(context, &format!("/sys/bus/pci/devices/{}", address.to_ascii_lowercase()))
-}
-
-/// The VFIO group of a device, by the link that sysfs has in its directory.
-fn group(context: &mut Context<'_, '_, '_>, dir: &str) -> Result<(), Error> {
-    context.deriver.uses(Feature::Vfio);
-    let at = context.at;
-    let Some(number) = sysfs::iommu_group(context.deriver.host, dir) else {
-        let note = format!("sysfs shows no IOMMU group of {dir}: no rule is made for it");
-        context.note(NoteKind::MissingDevice, &note);
-        return Ok(());
+    let dir = match (options.take("sysfsdev"), options.take("host")) {
+        (Some(dir), _) => vfio_at(context, dir)?,
+        (None, Some(address)) => vfio_pci(context, &address)?,
+        (None, None) => None,
     };
-    context.deriver.allow(at, "VFIO", "/dev/vfio/vfio", Access::RW)?;
-    context.deriver.allow(at, "VFIO group", &format!("/dev/vfio/{number}"), Access::RW)
+    match dir {
+        Some(dir) if options.get("iommufd").is_some() => {
+            let at = context.at;
+            devices::vfio_node(context.deriver, &at, &dir)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A PCI device by VFIO, by its address with or without the domain. Gives its directory in sysfs, if it is there.
+pub(super) fn vfio_pci(context: &mut Context<'_, '_, '_>, address: &str) -> Result<Option<String>, Error> {
+    let Some(name) = sysfs::pci_name_of(address) else {
+        context.unknown();
+        return Ok(None);
+    };
+    let at = context.at;
+    let is_there = devices::pci(context.deriver, &at, &name)?;
+    Ok(is_there.then(|| sysfs::pci_directory(&name)))
+}
+
+/// A device by VFIO at a directory, which must be one of sysfs: any other could show any group.
+fn vfio_at(context: &mut Context<'_, '_, '_>, dir: String) -> Result<Option<String>, Error> {
+    let at = context.at;
+    let resolved = context.deriver.resolve((&at).into(), "host device", &dir)?;
+    if !resolved.path.starts_with("/sys/") {
+        context.note(
+            NoteKind::MissingDevice,
+            &format!("\"{dir}\" is no directory of sysfs: no rule is made for it"),
+        );
+        return Ok(None);
+    }
+    let is_there = devices::vfio_device(context.deriver, &at, &resolved, &format!("the device at {dir}"))?;
+    Ok(is_there.then_some(dir))
 }
 
 fn net(context: &mut Context<'_, '_, '_>, text: &str) -> Result<(), Error> {

@@ -97,6 +97,11 @@ impl Options {
         matches!(self.get(key), Some("on" | "yes" | "true" | "y"))
     }
 
+    /// Whether a key is switched off.
+    pub(super) fn is_off(&self, key: &str) -> bool {
+        matches!(self.get(key), Some("off" | "no" | "false" | "n"))
+    }
+
     /// The keys below this one, as `file.filename` below `file`.
     pub(super) fn below(&self, key: &str) -> impl Iterator<Item = &str> {
         let start = format!("{key}.");

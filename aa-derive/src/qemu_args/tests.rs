@@ -6,6 +6,7 @@ use aa_contract::{Derived, NoteKind, Target};
 use crate::host::Files;
 use crate::image::tests::qcow2;
 use crate::path_policy::{DEFAULT, PathPolicy};
+use crate::testing::write;
 use crate::{Error, Options, Refusal};
 
 /// A directory that stands for the host's root.
@@ -32,6 +33,9 @@ fn host() -> tempfile::TempDir {
         root.path().join("sys/bus/pci/devices/0000:01:00.0/iommu_group"),
     )
     .unwrap();
+    for (file, text) in [("busnum", "1"), ("devnum", "2"), ("idVendor", "1d6b"), ("idProduct", "0002")] {
+        write(root.path(), &format!("/sys/bus/usb/devices/1-1/{file}"), text);
+    }
     root
 }
 
@@ -113,6 +117,13 @@ fn drives() {
     check(&["-drive", "format=raw,file=nbd:unix:/run/n.sock:exportname=e"], &["/run/n.sock rw"], &[]);
     check(&["-drive", "format=raw,file=nbd+unix:///e?socket=/run/n.sock"], &["/run/n.sock rw"], &[]);
     check(&["-drive", "format=raw,file=fat:rw:/srv/share"], &["/srv/share/ r", "/srv/share/** rw"], &[]);
+    let read_only = "format=raw,file=fat:rw:/srv/share,readonly=on";
+    check(&["-drive", read_only], &["/srv/share/ r", "/srv/share/** r"], &[]);
+    let json = r#"file=json:{"driver":"vvfat",,"dir":"/srv/share",,"rw":true},format=raw"#;
+    check(&["-drive", json], &["/srv/share/ r", "/srv/share/** rw"], &[]);
+    check(&["-blockdev", "driver=vvfat,dir=/srv/share,rw=on"], &["/srv/share/ r", "/srv/share/** rw"], &[]);
+    let read_only = "driver=vvfat,dir=/srv/share,rw=on,read-only=on";
+    check(&["-blockdev", read_only], &["/srv/share/ r", "/srv/share/** r"], &[]);
     check(&["-drive", "format=raw,file=fat:/srv/share"], &["/srv/share/ r", "/srv/share/** r"], &[]);
     check(&["-drive", "driver=raw,file.driver=file,file.filename=/srv/a.img"], &["/srv/a.img rwk"], &[]);
     check(&["-drive", "file=/srv/a.img,format=raw,snapshot=on"], &["/srv/a.img rk"], &[RUNS]);
@@ -205,7 +216,7 @@ fn a_header_says_what_the_argument_does_not() {
         &[],
     );
     // A directory is the argument's to name, and not the header's.
-    check(&["-drive", "file=/srv/fat.qcow2,format=qcow2"], &["/srv/fat.qcow2 rwk"], &[NoteKind::LeftOut]);
+    check(&["-drive", "file=/srv/fat.qcow2,format=qcow2"], &["/srv/fat.qcow2 rwk"], &[NoteKind::NotCovered]);
     refused(&["-drive", &format!("{plain},backing.file.filename=/etc/shadow")]);
 }
 
@@ -433,8 +444,19 @@ fn devices() {
     check(&["-device", "vfio-pci,host=../../x"], &[], &[UNKNOWN]);
     check(&["-device", "vfio-pci,sysfsdev=/srv"], &[], &[NoteKind::MissingDevice]);
     check(&["-device", "usb-host,hostbus=1,hostaddr=2"], &["/dev/bus/usb/001/002 rw"], &[]);
+    check(&["-device", "usb-host,hostbus=1,hostaddr=3"], &[], &[NoteKind::MissingDevice]);
     check(&["-device", "usb-host,hostbus=0,hostaddr=0"], &[], &[RUNS]);
-    check(&["-device", "usb-host,vendorid=0x1,productid=0x2"], &[], &[RUNS]);
+    check(&["-device", "usb-host,vendorid=0x1d6b,productid=0x2"], &["/dev/bus/usb/001/002 rw"], &[]);
+    check(&["-device", "usb-host,vendorid=0x1,productid=0x2"], &[], &[NoteKind::MissingDevice]);
+    let other = "usb-host,hostbus=1,hostaddr=2,vendorid=0x1,productid=0x2";
+    check(&["-device", other], &[], &[NoteKind::MissingDevice]);
+    check(&["-device", "usb-mtp,rootdir=/srv/share"], &["/srv/share/ r", "/srv/share/** r"], &[]);
+    check(&["-device", "usb-mtp,rootdir=/srv/share,readonly=on"], &["/srv/share/ r", "/srv/share/** r"], &[]);
+    check(
+        &["-device", "usb-mtp,rootdir=/srv/share,readonly=off"],
+        &["/srv/share/ r", "/srv/share/** rw"],
+        &[],
+    );
     check(&["-device", "vhost-vsock-pci,guest-cid=3"], &["/dev/vhost-vsock rw"], &[]);
     check(&["-device", "vhost-vsock-pci,guest-cid=3,vhostfd=5"], &[], &[]);
     check(&["-device", "virtio-input-host-pci,evdev=/dev/input/event1"], &["/dev/input/event1 rw"], &[]);
@@ -597,4 +619,44 @@ fn very_many_servers_are_no_matter() {
     let nbd = format!(r#"{{"driver":"nbd","server":[{servers},{{"type":"unix","path":"/run/nbd"}}]}}"#);
     check(&["-blockdev", &nbd], &["/run/nbd rw"], &[]);
     refused(&["-blockdev", &nbd.replace("/run/nbd", "/etc/nbd")]);
+}
+
+/// A device of the host is granted the same, whether an element or an argument hands it over, and whatever sysfs shows.
+#[test]
+fn devices_by_vfio_are_the_same_by_arguments() {
+    let root = tempfile::tempdir().unwrap();
+    let rules = |inner: &str| {
+        let options = Options::new(PathPolicy::parse(DEFAULT).unwrap());
+        let record =
+            crate::derive(xml(inner).as_bytes(), &options, &Files::new(root.path()).unwrap()).unwrap();
+        let kinds: Vec<NoteKind> = record.notes().iter().map(|note| note.kind).collect();
+        let rules: Vec<String> =
+            record.rules().iter().map(|rule| format!("{} {}", rule.target, rule.access)).collect();
+        (rules, kinds)
+    };
+    let same = || {
+        let driver = "<driver name='vfio' iommufd='yes'/>";
+        let address = "<address domain='0' bus='6' slot='0x12' function='5'/>";
+        let by_element = rules(&format!(
+            "<devices><hostdev mode='subsystem' type='pci'>{driver}<source>{address}</source></hostdev></devices>"
+        ));
+        for device in ["host=06:12.5", "host=0000:06:12.5", "sysfsdev=/sys/bus/pci/devices/0000:06:12.5"] {
+            let by_argument = rules(&format!(
+                "<qemu:commandline><qemu:arg value='-object'/><qemu:arg value='iommufd,id=i'/>\
+                 <qemu:arg value='-device'/><qemu:arg value='vfio-pci,{device},iommufd=i'/></qemu:commandline>"
+            ));
+            let without_iommu = |rules: &[String]| -> Vec<String> {
+                rules.iter().filter(|rule| !rule.starts_with("/dev/iommu ")).cloned().collect()
+            };
+            assert_eq!(without_iommu(&by_argument.0), without_iommu(&by_element.0), "{device}");
+            assert_eq!(by_argument.1, by_element.1, "{device}");
+        }
+        by_element.0
+    };
+    // No sysfs: every group; sysfs without the device: none; with its node and without a group: its node.
+    assert!(same().contains(&"/dev/vfio/[0-9]* rw".to_owned()));
+    write(root.path(), "/sys/bus/pci/devices/0000:00:01.0/vendor", "");
+    assert!(!same().iter().any(|rule| rule.starts_with("/dev/vfio/")));
+    write(root.path(), "/sys/bus/pci/devices/0000:06:12.5/vfio-dev/vfio3/dev", "");
+    assert!(same().contains(&"/dev/vfio/devices/vfio3 rw".to_owned()));
 }

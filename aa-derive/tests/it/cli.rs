@@ -108,7 +108,9 @@ fn the_call_is_checked() {
     for args in [&["--quantum"][..], &["--add", "relative"], &["--add-glob", "/a{"]] {
         assert_eq!(run(tool().args(args), "").status.code(), Some(2), "{args:?}");
     }
-    assert_eq!(run(tool().arg("/does/not/exist.xml"), "").status.code(), Some(3));
+    let missing = run(tool().arg("/does/not/exist.xml"), "");
+    assert_eq!(missing.status.code(), Some(3));
+    assert_eq!(text(&missing.stderr), "aa-derive: /does/not/exist.xml: no such file or directory\n");
     assert_eq!(run(tool().args(["--root", "/does/not/exist"]), "").status.code(), Some(3));
     let help = text(&run(tool().arg("--help"), "").stdout);
     assert!(help.contains("Examples:") && help.contains("Exit status:"));
@@ -121,7 +123,11 @@ fn files_are_added_and_asked_of_the_policy() {
         text(&add("/srv/key:r").stdout)
             .contains(r#"{"path":"/srv/key","access":"r","origin":{"element":"--add"}}"#)
     );
-    assert!(text(&add("/srv/a:b").stdout).contains(r#"{"path":"/srv/a:b","access":"rwk""#));
+    assert!(text(&add("/srv/a:b1").stdout).contains(r#"{"path":"/srv/a:b1","access":"rwk""#));
+    let wrong = add("/srv/a:ro");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("\"ro\" is not an access"), "{}", text(&wrong.stderr));
+    assert!(text(&add("/srv/a:ro:r").stdout).contains(r#"{"path":"/srv/a:ro","access":"r""#));
     assert!(text(&add("/srv/{,**}").stdout).contains(r#""path":"/srv/{,**}""#));
     let refused = add("/etc/shadow:r");
     assert_eq!(refused.status.code(), Some(1));
@@ -144,11 +150,56 @@ fn the_policy_is_printed_and_replaced() {
     let with = |policy: &Path| run(tool().arg("--policy").arg(policy), &xml);
     let refused = with(&policy);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("refuse /srv"));
+    let line = format!("(path policy {}, line ", policy.display());
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains(&line) && said.contains(": refuse /srv; rwk asked for by devices/disk[1]/source)"),
+        "{said}"
+    );
     fs::write(&policy, "refuse srv\n").unwrap();
     let bad = with(&policy);
     assert_eq!(bad.status.code(), Some(1));
     assert!(text(&bad.stderr).contains("policy: line 1: "), "{}", text(&bad.stderr));
+}
+
+/// What gets no rule although the guest would use it is not passed over where somebody asks for strictness.
+#[test]
+fn strict_refuses_what_gets_no_rule() {
+    for (device, why) in [
+        ("<emulator>/usr/bin/bash</emulator>", "emulator \"/usr/bin/bash\" gets no rule"),
+        ("<disk><source fil='/srv/a'/></disk>", "the source has no attribute \"file\""),
+    ] {
+        let xml = domain(&format!("<devices>{device}</devices>"));
+        assert_eq!(run(&mut tool(), &xml).status.code(), Some(0), "{device}");
+        let strict = run(tool().arg("--strict"), &xml);
+        assert_eq!(strict.status.code(), Some(1), "{device}");
+        assert!(text(&strict.stderr).contains(why), "{}", text(&strict.stderr));
+    }
+    let plain = domain("<devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices>");
+    assert_eq!(run(tool().arg("--strict"), &plain).status.code(), Some(0));
+}
+
+#[test]
+fn what_gets_no_rule_is_warned_of() {
+    let xml = domain("<devices>\n<dsik/>\n<disk><source file='/srv/none'/></disk></devices>");
+    let output = run(&mut tool(), &xml);
+    assert_eq!(output.status.code(), Some(0));
+    // A missing file has a rule.
+    let warning = "aa-derive: stdin:6: warning: device <dsik> is not known here: no rule is made for it\n";
+    assert_eq!(text(&output.stderr), warning);
+    let quiet = run(tool().arg("--quiet"), &xml);
+    assert_eq!((quiet.status.code(), text(&quiet.stderr).as_str()), (Some(0), ""));
+    assert_eq!(quiet.stdout, output.stdout);
+    // Where it is refused it is told once.
+    let strict = run(tool().arg("--strict"), &xml);
+    assert_eq!(text(&strict.stderr).lines().count(), 1);
+    let many = run(&mut tool(), &domain(&format!("<devices>{}</devices>", "<dsik/>\n".repeat(25))));
+    let lines = text(&many.stderr);
+    assert_eq!(lines.lines().count(), 11);
+    assert!(
+        lines.ends_with("aa-derive: stdin: warning: 15 more, which are in the record's notes\n"),
+        "{lines}"
+    );
 }
 
 #[test]

@@ -20,6 +20,8 @@ fn a_file_is_read_and_written_and_a_read_only_one_is_not() {
         ["rwk /srv/a.img"]
     );
     assert_eq!(device("<disk type='block'><source dev='/dev/vg/lv'/></disk>"), ["rwk /dev/vg/lv"]);
+    // The descriptor that is handed over is of the file that is named.
+    assert_eq!(device("<disk><source file='/srv/a.img' fdgroup='g'/></disk>"), ["rwk /srv/a.img"]);
 }
 
 #[test]
@@ -30,6 +32,24 @@ fn an_empty_drive_grants_nothing() {
         "<disk type='block' device='cdrom'><source/></disk>",
     ] {
         assert_eq!(device(empty), [""; 0], "{empty}");
+        let record = try_inside(&format!("<devices>{empty}</devices>")).unwrap();
+        assert!(record.notes().is_empty(), "{empty}");
+    }
+}
+
+/// As by a slip of the pen: not even who asks for strictness would be told.
+#[test]
+fn a_disk_that_names_no_file_is_noted() {
+    for (disk, attribute) in [
+        ("<disk type='file'><source fil='/srv/a'/></disk>", "file"),
+        ("<disk type='block' device='lun'><source file='/dev/sda'/></disk>", "dev"),
+        ("<disk type='dir'><source dir=''/></disk>", "dir"),
+    ] {
+        let record = try_inside(&format!("<devices>{disk}</devices>")).unwrap();
+        assert_eq!(rules(&record), [""; 0], "{disk}");
+        let note = &record.notes()[0];
+        assert_eq!(note.kind, NoteKind::UnknownElement);
+        assert_eq!(note.text, format!("the source has no attribute \"{attribute}\": no rule is made for it"));
     }
 }
 
@@ -59,8 +79,8 @@ fn every_byte_of_a_path_means_itself() {
 #[test]
 fn what_is_restricted_is_refused_with_element_path_and_line() {
     let message = refused("\n<disk type='file'>\n  <source file='/srv/../etc/shadow'/></disk>");
-    assert!(message.starts_with("7:3: disk source \"/srv/../etc/shadow\" may not be granted (it is \"/etc/shadow\"): devices/disk[1]/source asks for rwk"), "{message}");
-    assert!(message.contains("refuse /etc"), "{message}");
+    assert!(message.starts_with("7:3: disk source \"/srv/../etc/shadow\" may not be granted (it is \"/etc/shadow\"): /etc is restricted (path policy line "), "{message}");
+    assert!(message.ends_with(": refuse /etc; rwk asked for by devices/disk[1]/source)"), "{message}");
     for path in [
         "/etc/shadow",
         "//etc//shadow",
@@ -166,8 +186,9 @@ fn what_is_below_a_level_without_a_file_is_still_counted_and_granted() {
         let (level, end) = ("<backingStore type='file'><source/>", "</backingStore>");
         format!("<disk><source file='/srv/top'/>{}{base}{}</disk>", level.repeat(levels), end.repeat(levels))
     };
-    assert_eq!(device(&chain(199)), ["rk /srv/base", "rwk /srv/top"]);
-    assert!(refused(&chain(200)).contains("more than 200 images"));
+    // 200 images with the top and the base.
+    assert_eq!(device(&chain(198)), ["rk /srv/base", "rwk /srv/top"]);
+    assert!(refused(&chain(199)).contains("more than 200 images"));
 }
 
 /// Each level has the names of those above it, so that ten megabytes of XML became a gigabyte.
@@ -181,6 +202,31 @@ fn very_many_deep_elements_are_refused() {
     let disks = |count: usize| (0..count).map(chain).collect::<String>();
     assert_eq!(device(&disks(10)).len(), 1910);
     assert!(refused(&disks(200)).contains("so deep and so many"));
+}
+
+/// As deep as an element may lie: what goes down element by element does so to a bound, whatever the stack.
+#[test]
+fn elements_within_their_own_kind_overflow_no_stack() {
+    let nested = |start: &str, end: &str| {
+        let deep =
+            format!("<disk><source file='/srv/a'>{}{}</source></disk>", start.repeat(500), end.repeat(500));
+        std::thread::Builder::new()
+            .stack_size(2 << 20)
+            .spawn(move || try_inside(&format!("<devices>{deep}</devices>")).map(|record| rules(&record)))
+            .unwrap()
+            .join()
+            .unwrap()
+    };
+    let data = nested("<dataStore><source file='/srv/b'>", "</source></dataStore>");
+    assert!(data.unwrap_err().to_string().contains("a data file of its own"));
+    let chain = "<disk><source file='/srv/a'/>".to_owned()
+        + &"<backingStore><source file='/srv/b'/>".repeat(500)
+        + &"</backingStore>".repeat(500)
+        + "</disk>";
+    assert!(refused(&chain).contains("more than 200 images"));
+    for kind in ["mirror", "reservations", "source", "x"] {
+        assert_eq!(nested(&format!("<{kind}>"), &format!("</{kind}>")).unwrap(), ["rwk /srv/a"], "{kind}");
+    }
 }
 
 #[test]
@@ -218,6 +264,9 @@ fn a_data_file_follows_its_disk() {
     assert_eq!(device(&socket("/run/nbd")), ["rw /run/nbd", "rwk /srv/top"]);
     refused(&socket("/etc/nbd"));
     assert_eq!(device(&by("block", "<source dev='/dev/vg/d'/>")), ["rwk /dev/vg/d", "rwk /srv/top"]);
+    let nested =
+        "<source file='/srv/data'><dataStore type='file'><source file='/srv/x'/></dataStore></source>";
+    assert!(refused(&by("file", nested)).contains("its data file has a data file of its own"));
     assert!(
         refused(&by("telnet", "<source file='/srv/data'/>")).contains("disk type \"telnet\" is not known")
     );
@@ -233,6 +282,13 @@ fn a_mirror_is_written_in_both_its_forms() {
     let empty = "<disk><source file='/srv/a'/><mirror type='file' job=''><format type='raw'/><source file='/srv/b'/></mirror></disk>";
     assert_eq!(device(empty), ["rwk /srv/a", "rwk /srv/b"]);
     assert!(refused("<disk><source file='/srv/a'/><mirror file='/etc/b'/></disk>").contains("mirror"));
+    for unknown in [
+        "<mirror type='file' job='copy'><format type='quantum'/><source file='/srv/b'/></mirror>",
+        "<mirror file='/srv/b' format='quantum'/>",
+    ] {
+        let message = refused(&format!("<disk><source file='/srv/a'/>{unknown}</disk>"));
+        assert!(message.contains("disk format \"quantum\" is not known"), "{message}");
+    }
 }
 
 #[test]
@@ -300,6 +356,31 @@ fn a_translated_volume_is_its_file_and_an_untranslated_one_is_an_error() {
     assert!(message.contains("volume \"v\" of pool \"p\" is not resolved"), "{message}");
 }
 
+/// What a disk says of its source holds of a volume as well, however it is resolved.
+#[test]
+fn a_volume_may_be_transient_and_may_be_missing() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("srv")).unwrap();
+    fs::write(root.path().join("srv/there"), "").unwrap();
+    let mut options = options();
+    let pool = b"<pool type='dir'><name>p</name><target><path>/srv</path></target></pool>";
+    options.pools.add(std::path::Path::new("p.xml"), pool).unwrap();
+    let disk = |source: &str, inside: &str| {
+        let disk = format!("<devices><disk type='volume'><source {source}/>{inside}</disk></devices>");
+        rules(&derive_with(&domain(&disk), &options, root.path()).unwrap())
+    };
+    let by_pool = |name: &str| format!("pool='p' volume='{name}'");
+    let translated = |name: &str| format!("pool='p' volume='{name}' actualType='file' file='/srv/{name}'");
+    for volume in [&by_pool as &dyn Fn(&str) -> String, &translated] {
+        let overlay = ["rk /srv/there", "rwk /srv/there.TRANSIENT-guest"];
+        assert_eq!(disk(&volume("there"), "<transient/>"), overlay);
+        let optional = |name: &str| disk(&(volume(name) + " startupPolicy='optional'"), "");
+        assert_eq!(optional("absent"), [""; 0]);
+        assert_eq!(optional("there"), ["rwk /srv/there"]);
+        assert_eq!(disk(&volume("absent"), ""), ["rwk /srv/absent"]);
+    }
+}
+
 #[test]
 fn a_source_that_its_label_leaves_alone_gets_no_rule() {
     let disk = |model: &str| {
@@ -309,6 +390,25 @@ fn a_source_that_its_label_leaves_alone_gets_no_rule() {
     };
     assert_eq!(disk("apparmor"), [""; 0]);
     assert_eq!(disk("dac"), ["rwk /srv/a"]);
+    // It is of this source alone: of a layer, and of what is below one.
+    let layers = |top: &str, layer: &str| {
+        let label = |model: &str| format!("<seclabel model='{model}' relabel='no'/>");
+        device(&format!(
+            "<disk><source file='/srv/a'>{}</source><backingStore><source file='/srv/b'>{}</source>\
+             <backingStore><source file='/srv/c'/></backingStore></backingStore></disk>",
+            label(top),
+            label(layer)
+        ))
+    };
+    assert_eq!(layers("dac", "apparmor"), ["rk /srv/c", "rwk /srv/a"]);
+    assert_eq!(layers("apparmor", "dac"), ["rk /srv/b", "rk /srv/c"]);
+    let serial = |model: &str| {
+        device(&format!(
+            "<serial type='file'><source path='/srv/s'><seclabel model='{model}' relabel='no'/></source></serial>"
+        ))
+    };
+    assert_eq!(serial("apparmor"), [""; 0]);
+    assert_eq!(serial("dac"), ["rw /srv/s"]);
 }
 
 #[test]
@@ -336,9 +436,13 @@ fn the_variable_store_of_the_firmware() {
     assert!(
         derive("<loader type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader>")
             .unwrap_err()
-            .contains("asks for rwk")
+            .contains("rwk asked for by os/loader")
     );
     assert_eq!(derive("<nvram type='file'><source file='/srv/n'/></nvram>"), ok(&["rwk /srv/n"]));
+    assert_eq!(derive("<nvram format='qcow2'>/srv/n</nvram>"), ok(&["rwk /srv/n"]));
+    assert!(
+        derive("<nvram format='quantum'>/srv/n</nvram>").unwrap_err().contains("disk format \"quantum\"")
+    );
     assert_eq!(derive("<nvram type='block'><source dev='/dev/vg/n'/></nvram>"), ok(&["rwk /dev/vg/n"]));
     assert_eq!(
         derive(
@@ -391,6 +495,9 @@ fn character_devices() {
         refused(&format!("<{role} type='file'><source path='/etc/f'/></{role}>"));
         refused(&format!("<{role} type='file'><source/></{role}>"));
     }
+    let nmdm = "<serial type='nmdm'><source master='/dev/nmdm0A' slave='/dev/nmdm0B'/></serial>";
+    let record = try_inside(&format!("<devices>{nmdm}</devices>")).unwrap();
+    assert_eq!((rules(&record), record.notes()[0].kind), (Vec::new(), NoteKind::UnknownElement));
     // What the first console says is judged, though libvirt makes it the serial port's other end.
     let console = |path: &str| {
         format!(

@@ -78,6 +78,52 @@ fn w26_a_data_file_behind_a_padded_extension_is_found() {
     );
 }
 
+/// A VMDK descriptor of one extent.
+fn vmdk(extent: &str) -> Vec<u8> {
+    format!("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 8 FLAT \"{extent}\" 0\n")
+        .into_bytes()
+}
+
+/// libvirt writes a `<backingStore>` for each guest that runs, and nothing of what else a header names.
+#[test]
+fn where_the_xml_says_what_is_below_headers_still_name_data() {
+    let root = host(&[
+        ("/srv/top", qcow2(Some(("/srv/base", Some("qcow2"))), Some("/srv/data"))),
+        ("/srv/base", qcow2(Some(("/srv/lowest", Some("raw"))), Some("/srv/base-data"))),
+        ("/srv/flat", vmdk("/srv/extent")),
+        ("/srv/data", Vec::new()),
+        ("/srv/base-data", Vec::new()),
+        ("/srv/extent", Vec::new()),
+    ]);
+    let with = |format: &str, top: &str, below: &str| {
+        let disk = format!("<disk><driver type='{format}'/><source file='{top}'/>{below}</disk>");
+        let record = derive_with(&domain(&format!("<devices>{disk}</devices>")), &options(), root.path());
+        rules(&record.unwrap())
+    };
+    let layer = |format: &str, path: &str| {
+        format!(
+            "<backingStore type='file'><format type='{format}'/><source file='{path}'/><backingStore/></backingStore>"
+        )
+    };
+    // The names of backing files that stand in the headers add nothing.
+    assert_eq!(with("qcow2", "/srv/top", "<backingStore/>"), ["rwk /srv/data", "rwk /srv/top"]);
+    assert_eq!(with("vmdk", "/srv/flat", "<backingStore/>"), ["rwk /srv/extent", "rwk /srv/flat"]);
+    assert_eq!(
+        with("raw", "/srv/x", &layer("qcow2", "/srv/base")),
+        ["rk /srv/base", "rk /srv/base-data", "rwk /srv/x"]
+    );
+    assert_eq!(
+        with("raw", "/srv/x", &layer("vmdk", "/srv/flat")),
+        ["rk /srv/extent", "rk /srv/flat", "rwk /srv/x"]
+    );
+    // The twin: a layer that is declared raw, or nothing, is not read.
+    assert_eq!(with("raw", "/srv/x", &layer("raw", "/srv/base")), ["rk /srv/base", "rwk /srv/x"]);
+    assert_eq!(
+        with("raw", "/srv/top", "<backingStore><source file='/srv/base'/></backingStore>"),
+        ["rk /srv/base", "rwk /srv/top"]
+    );
+}
+
 #[test]
 fn w42_a_header_reaches_nothing_restricted_and_no_pattern() {
     for restricted in [
@@ -96,10 +142,6 @@ fn w42_a_header_reaches_nothing_restricted_and_no_pattern() {
 /// Whoever may upload an image chooses what its header names, also as a place for the guest's own data.
 #[test]
 fn an_uploaded_image_reaches_no_file_of_the_host() {
-    let vmdk = |extent: &str| {
-        format!("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 8 FLAT \"{extent}\" 0\n")
-            .into_bytes()
-    };
     for restricted in ["/etc/passwd", "../etc/shadow", "/dev/mem", "/run/libvirt/virtqemud-sock"] {
         for (format, image) in [("qcow2", qcow2(None, Some(restricted))), ("vmdk", vmdk(restricted))] {
             let root = host(&[("/srv/top", image)]);
@@ -116,6 +158,58 @@ fn an_uploaded_image_reaches_no_file_of_the_host() {
         ));
         assert_eq!(rules(&derive_with(&domain, &unread, root.path()).unwrap()), ["rwk /srv/top"], "{format}");
     }
+}
+
+#[test]
+fn what_a_header_names_is_refused_as_what_it_is() {
+    for (image, format, message) in [
+        (
+            qcow2(None, Some("/etc/passwd")),
+            "qcow2",
+            "data file \"/etc/passwd\" in the header of \"/srv/top\" may not be granted: /etc is restricted (path policy line ",
+        ),
+        (
+            vmdk("/boot/x"),
+            "vmdk",
+            "extent \"/boot/x\" in the header of \"/srv/top\" may not be granted: /boot may only be read",
+        ),
+        (
+            qcow2(Some(("nbd:unix:/run/udev/x", Some("raw"))), None),
+            "qcow2",
+            "storage socket \"/run/udev/x\" in the header of \"/srv/top\" may not be granted: /run/udev",
+        ),
+        (
+            qcow2(Some(("/etc/passwd", Some("raw"))), None),
+            "qcow2",
+            "backing file \"/etc/passwd\" in the header of \"/srv/top\" may not be granted: /etc",
+        ),
+    ] {
+        let root = host(&[("/srv/top", image)]);
+        let error = disk(format, root.path()).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+        let access = if message.contains("backing") {
+            "rk"
+        } else if message.contains("socket") {
+            "rw"
+        } else {
+            "rwk"
+        };
+        assert!(error.ends_with(&format!("; {access} asked for by devices/disk[1]/source)")), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_is_told_once() {
+    let root = host(&[("/srv/top", qcow2(Some(("/srv/base", Some("qcow2"))), Some("/srv/data")))]);
+    let notes = |record: &aa_contract::Derived| -> Vec<String> {
+        record.notes().iter().map(|note| note.text.clone()).collect()
+    };
+    assert_eq!(
+        notes(&disk("qcow2", root.path()).unwrap()),
+        ["backing file \"/srv/base\" does not exist", "data file \"/srv/data\" does not exist"]
+    );
+    fs::remove_file(root.path().join("srv/top")).unwrap();
+    assert_eq!(notes(&disk("qcow2", root.path()).unwrap()), ["disk source \"/srv/top\" does not exist"]);
 }
 
 /// An image that was uploaded makes no other writable, and opens no directory: not even as a CD.
@@ -140,7 +234,7 @@ fn an_uploaded_image_makes_no_file_a_socket_and_opens_no_directory() {
     ] {
         let record = cdrom(name, root.path());
         assert_eq!(rules(&record), ["rk /srv/top"], "{name}");
-        assert!(record.notes().iter().any(|note| note.kind == NoteKind::LeftOut), "{name}");
+        assert!(record.notes().iter().any(|note| note.kind == NoteKind::NotCovered), "{name}");
     }
     // A server that listens is reached, and the definition itself may name a directory.
     let _listener = std::os::unix::net::UnixListener::bind(root.path().join("srv/nbd.sock")).unwrap();

@@ -9,5 +9,6 @@
 mod cli;
 mod common;
 mod disk;
+mod fragments;
 mod headers;
 mod weaknesses;

@@ -149,6 +149,7 @@ fn a_wrong_call_is_status_2() {
         &["--add", "/a"],
         &["--add", "/a", "--uuid", UUID],
         &["--add", "/a", "--reason", "", "--uuid", UUID],
+        &["--add", "/a:ro", "--reason", "r", "--uuid", UUID],
         &["--drop", "/a"],
         &["--uuid", UUID],
         &["--drop", "/a", "--uuid", UUID, "file"],

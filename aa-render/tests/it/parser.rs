@@ -11,7 +11,7 @@ const DISK: &[u8] = b"/var/lib/libvirt/images/testqemu.img";
 const OTHER_DISK: &[u8] = b"/var/lib/libvirt/images/other.img";
 
 /// Every feature that a record may name.
-pub(crate) const FEATURES: &str = r#""kvm","disk","network-disk","ceph","gluster","iscsi","nbdkit","rawio","tap","vhost-net","vhost-user","vdpa","slirp","passt","vfio","usb","redirect","scsi","sound","vnc","spice","sdl","dbus","gl","firmware","tpm","swtpm","nine-p","virtiofs","hugepages","file-memory","shmem","smartcard","vsock","sev","sgx","tls","pty","command-line""#;
+pub(crate) const FEATURES: &str = r#""kvm","disk","network-disk","ceph","gluster","iscsi","nbdkit","rawio","tap","vhost-net","vhost-user","vdpa","slirp","passt","vfio","usb","redirect","scsi","sound","vnc","spice","sdl","dbus","dbus-daemon","gl","firmware","tpm","swtpm","nine-p","virtiofs","hugepages","file-memory","shmem","smartcard","vsock","sev","sgx","tls","pty","command-line""#;
 
 /// The profile on standard output, compiled.
 fn standalone(args: &[&str], input: &str) -> FileDfa {

@@ -7,7 +7,7 @@ use std::io;
 use aa_derive::image::backing::{self, Override};
 use aa_derive::image::reader::BUDGET;
 use aa_derive::image::{
-    FileInfo, FileKind, Format, Identity, ImageHost, LayerKind, Node, OpenError, ReadAt, Reader, Said,
+    FileInfo, FileKind, Format, Identity, ImageHost, LayerKind, Named, Node, OpenError, ReadAt, Reader, Said,
     Source, TopImage, detect, read_header, walk,
 };
 
@@ -127,7 +127,7 @@ pub fn backing_name(data: &[u8]) {
 /// Every path of a node is absolute: nothing depends on the directory of whoever opens it.
 fn absolute(node: &Node) {
     match &node.source {
-        Source::File(path) | Source::Directory(path) => assert!(path.starts_with('/'), "{path:?}"),
+        Source::File(path) | Source::Directory { path, .. } => assert!(path.starts_with('/'), "{path:?}"),
         Source::Remote(remote) => {
             assert!(remote.sockets.iter().chain(&remote.configs).all(|path| path.starts_with('/')));
         }
@@ -203,7 +203,7 @@ pub fn chain(data: &[u8]) {
     let format = declared.get(usize::from(first) % declared.len()).copied();
     let host = Pieces { pieces: split(rest), opened: RefCell::default() };
     let top = TopImage { path: "/0", format, readonly: first >= 128, said: Said::default() };
-    match walk(&host, &permit, top, DEEPEST) {
+    match walk(&host, &|named: Named<'_>| permit(named.path), top, DEEPEST) {
         Ok(chain) => {
             for layer in &chain.layers {
                 assert!(layer.path.starts_with('/') && permit(&layer.path).is_ok(), "{layer:?}");

@@ -67,7 +67,7 @@ fn what_is_refused_is_named_and_leaves_nothing() {
     let other = xml.replace("a22e3930", "b22e3930");
     let too_large = format!("{xml}{}", " ".repeat(10 * 1024 * 1024));
     for (bad, why) in [
-        (guest(1, &["/etc/shadow"]), "devices/disk[1]/source asks for rwk, and the path policy has line"),
+        (guest(1, &["/etc/shadow"]), "/etc is restricted (path policy line "),
         (other, "the XML is of libvirt-b22e3930"),
         (xml.replace("hvm", "hvm_invalid"), "os type \"hvm_invalid\""),
         (xml.replace("<name>t1", "<name>t*"), "domain name"),

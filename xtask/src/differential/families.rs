@@ -375,14 +375,18 @@ const HOST_SERVICES: &[&str] = &[
     "read /usr/local/share",
     "refuse **/.aws",
     "refuse **/.azure",
+    "refuse **/.bash_aliases",
     "refuse **/.bash_login",
     "refuse **/.bash_logout",
     "refuse **/.bash_profile",
     "refuse **/.bashrc",
     "refuse **/.config/autostart",
     "refuse **/.config/environment.d",
+    "refuse **/.config/fish",
     "refuse **/.config/gcloud",
+    "refuse **/.config/plasma-workspace",
     "refuse **/.config/systemd",
+    "refuse **/.cshrc",
     "refuse **/.docker",
     "refuse **/.forward",
     "refuse **/.gnupg",
@@ -395,19 +399,26 @@ const HOST_SERVICES: &[&str] = &[
     "refuse **/.rhosts",
     "refuse **/.shosts",
     "refuse **/.ssh",
+    "refuse **/.tcshrc",
+    "refuse **/.vnc/xstartup",
     "refuse **/.xinitrc",
     "refuse **/.xprofile",
+    "refuse **/.xserverrc",
     "refuse **/.xsession",
     "refuse **/.xsessionrc",
     "refuse **/.zlogin",
     "refuse **/.zprofile",
     "refuse **/.zshenv",
     "refuse **/.zshrc",
+    "refuse **/docker.sock",
+    "refuse **/podman/podman.sock",
     "refuse /dev/console",
     "refuse /dev/cpu",
     "refuse /dev/crash",
     "refuse /dev/cuse",
+    "refuse /dev/fb*",
     "refuse /dev/i2c-*",
+    "refuse /dev/initctl",
     "refuse /dev/ipmi*",
     "refuse /dev/kmem",
     "refuse /dev/kmsg",
@@ -419,6 +430,16 @@ const HOST_SERVICES: &[&str] = &[
     "refuse /dev/oldmem",
     "refuse /dev/port",
     "refuse /dev/snapshot",
+    "refuse /dev/tty0*",
+    "refuse /dev/tty1*",
+    "refuse /dev/tty2*",
+    "refuse /dev/tty3*",
+    "refuse /dev/tty4*",
+    "refuse /dev/tty5*",
+    "refuse /dev/tty6*",
+    "refuse /dev/tty7*",
+    "refuse /dev/tty8*",
+    "refuse /dev/tty9*",
     "refuse /dev/uhid",
     "refuse /dev/uinput",
     "refuse /dev/vcs*",
@@ -431,6 +452,8 @@ const HOST_SERVICES: &[&str] = &[
     "refuse /run/current-system",
     "refuse /run/dbus",
     "refuse /run/docker.sock",
+    "refuse /run/initctl",
+    "refuse /run/k3s",
     "refuse /run/podman",
     "refuse /run/snapd*",
     "refuse /run/sudo",
@@ -449,9 +472,12 @@ const HOST_SERVICES: &[&str] = &[
     "refuse /var/lib/dhcp",
     "refuse /var/lib/dpkg",
     "refuse /var/lib/extrausers",
+    "refuse /var/lib/incus/unix.socket*",
+    "refuse /var/lib/lxd/unix.socket*",
     "refuse /var/lib/polkit-1",
     "refuse /var/lib/rpm",
     "refuse /var/lib/systemd",
+    "refuse /var/snap/lxd/common/lxd/unix.socket*",
     "refuse /var/spool/anacron",
     "refuse /var/spool/at",
     "refuse /var/spool/atjobs",
@@ -472,21 +498,22 @@ const FIRMWARE: &[&str] = &[
     "read /usr/lib/u-boot",
     "read /usr/share/AAVMF",
     "read /usr/share/OVMF",
+    "read /usr/share/SLOF",
     "read /usr/share/edk2",
     "read /usr/share/edk2-armvirt",
     "read /usr/share/edk2-ovmf",
     "read /usr/share/edk2-riscv64",
     "read /usr/share/ipxe",
+    "read /usr/share/openbios",
     "read /usr/share/opensbi",
     "read /usr/share/ovmf",
     "read /usr/share/qemu",
-    "read /usr/share/qemu-efi",
-    "read /usr/share/qemu-efi-aarch64",
-    "read /usr/share/qemu-efi-loongarch64",
-    "read /usr/share/qemu-efi-riscv64",
+    "read /usr/share/qemu-efi*",
     "read /usr/share/qemu-kvm",
     "read /usr/share/seabios",
     "read /usr/share/sgabios",
+    "read /usr/share/skiboot",
+    "read /usr/share/slof",
     "read /usr/share/vgabios",
 ];
 
@@ -495,7 +522,11 @@ const FIRMWARE: &[&str] = &[
 const LINES_OF_BOTH: &[&str] = &[
     "read /boot",
     "read /etc/ceph",
+    "read /etc/pki/CA",
+    "read /etc/pki/libvirt-*",
     "read /etc/pki/nssdb",
+    "read /etc/pki/qemu",
+    "read /etc/pki/tls/certs",
     "read /initrd",
     "read /initrd.img",
     "read /initrd.img.old",
@@ -503,6 +534,7 @@ const LINES_OF_BOTH: &[&str] = &[
     "read /vmlinuz.old",
     "refuse /bin",
     "refuse /etc",
+    "refuse /etc/pki/CA/private",
     "refuse /lib",
     "refuse /lib32",
     "refuse /lib64",
@@ -549,9 +581,9 @@ impl<'a> Refusal<'a> {
 
     /// The line of the path policy, without its number, that it is for.
     fn line(&self) -> Option<&'a str> {
-        let (_, line) = self.errors.split_once("the path policy has ")?;
+        let (_, line) = self.errors.split_once("(path policy line ")?;
         let (_, statement) = line.split_once(": ")?;
-        statement.lines().next()
+        statement.split([';', ')']).next()
     }
 
     fn is_for_a_line_of(&self, family: &str) -> bool {
@@ -574,8 +606,8 @@ impl<'a> Refusal<'a> {
     /// The family of the element that asks, if the original does not look at it.
     fn of_an_unseen_element(&self) -> Option<&'static str> {
         let (what, rest) = self.errors.split_once(" may not be granted: ")?;
-        let (element, _) = rest.split_once(" asks for ")?;
-        let element = without_positions(element);
+        let (_, element) = rest.trim_end().rsplit_once(" asked for by ")?;
+        let element = without_positions(element.strip_suffix(')')?);
         let is_unseen = |family: &&str| {
             UNSEEN.contains(family)
                 || ["devices/smartcard", "devices/redirdev"].iter().any(|device| element.starts_with(device))
@@ -600,11 +632,12 @@ const REFUSALS: [Refusing; 14] = [
     ("files-of-daemons", |refusal| refusal.is_for_a_line_of("files-of-daemons")),
     ("host-services", |refusal| refusal.is_for_a_line_of("host-services")),
     ("shared-firmware", |refusal| refusal.is_for_a_line_of("shared-firmware")),
-    ("first-console", |refusal| refusal.says(": devices/console[1]/source asks for")),
+    ("first-console", |refusal| refusal.says("asked for by devices/console[1]/source)")),
     ("root-directory", |refusal| refusal.errors.ends_with("\"/\" is a directory")),
     ("incomplete-devices", |refusal| refusal.says(" has no ") || refusal.says("SCSI adapter \"")),
     ("unknown-values", |refusal| {
-        ["disk type \"", "shared memory name \"", "PCI address \""].iter().any(|what| refusal.says(what))
+        let values = ["disk type \"", "disk format \"", "shared memory name \"", "PCI address \""];
+        values.iter().any(|value| refusal.says(value))
     }),
     ("unbound-prefixes", |refusal| refusal.says("namespace prefix")),
     ("host-services", |refusal| refusal.is_of_a_directory_above()),
@@ -683,7 +716,7 @@ mod tests {
     fn a_refusal_is_explained_by_its_line_or_its_element_and_else_not() {
         let refusal = |what: &str, path: &str, element: &str, line: &str| {
             refusal_of_ours(&format!(
-                "x.xml:2:3: {what} \"{path}\" may not be granted: {element} asks for rwk, and the path policy has line 9: {line}"
+                "x.xml:2:3: {what} \"{path}\" may not be granted: it is restricted (path policy line 9: {line}; rwk asked for by {element})"
             ))
         };
         let disk = |path: &str, line: &str| refusal("disk source", path, "devices/disk[1]/source", line);
