@@ -20,8 +20,7 @@ pub enum Verb {
     /// Tell what is wanted, on disk, in the kernel, and in use.
     Status,
     /// Fail unless each profile is loaded, in enforce mode, every process of the guest carries it, and what libvirt runs
-    /// beside it is confined. Without names:
-    /// of each guest that has a file, is loaded, or runs.
+    /// beside it is confined. Without names: of each guest that has a file, is loaded, or runs.
     Verify,
     /// Remove what no definition and no process needs.
     Gc,
@@ -104,11 +103,15 @@ pub struct Args {
     /// Seconds after which a run of the parser is ended, at most a day
     #[arg(long, value_name = "SECONDS", default_value_t = parser::TIME.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// status, verify, gc: where guests are defined, as domain XML in *.xml or in domain.xml of a directory for each; may
-    /// be repeated [default: libvirt's directories for QEMU and LXC, and /etc/aa-svirt/guests]
+    /// status, verify, gc: where guests are defined; may be repeated [default: libvirt's directories for QEMU and LXC,
+    /// and /etc/aa-svirt/guests]
+    ///
+    /// They are defined as domain XML, in *.xml or in domain.xml of a directory for each.
     #[arg(long, value_name = "DIR")]
     pub definitions: Vec<PathBuf>,
-    /// gc: leave alone what was written or loaded within this time, since its guest may be starting [default: 600]
+    /// gc: leave alone what was written or loaded within this time [default: 600]
+    ///
+    /// Its guest may be starting.
     #[arg(long, value_name = "SECONDS")]
     pub min_age: Option<u64>,
     /// What policy may use [default: /usr/share/apparmor-features/features if there, else the kernel's]
