@@ -62,7 +62,7 @@ case_each_name_is_confined_or_refused() {
         fi
         rm -f define.out start.out
         virsh undefine --domain "$uuid" >/dev/null 2>&1 || true
-    done < <(plain_names && other_names)
+    done < <(plain_names; other_names)
     plain_names | diff - confined
     other_names | diff - refused
 }
