@@ -8,7 +8,7 @@ use crate::process;
 use crate::report::{Outcome, say};
 
 /// What has to be on the machine. The guest's own packages are not installed, see `guest::packages`.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("apparmor", "compiles the profiles"),
     ("qemu-system-x86", "boots the guest"),
     ("qemu-utils", "makes disk images"),
@@ -18,6 +18,7 @@ const PACKAGES: [(&str, &str); 12] = [
     ("shellcheck", "checks the scripts"),
     ("g++", "compiles libFuzzer"),
     ("strace", "kills the tools at each of their writes"),
+    ("mount", "gives tests file systems of their own"),
     ("time", "measures peak memory"),
     ("libvirt0", "is what libvirt's own helper, the one compared with, is linked with"),
     ("debian-archive-keyring", "verifies the guest's packages"),
