@@ -132,6 +132,11 @@ struct Located<'d> {
     path: Option<String>,
 }
 
+/// The attribute that names the file, node or directory of a source of this type; none if it lies in none.
+fn naming(kind: &str) -> Option<&'static str> {
+    LOCAL.iter().find(|(known, _)| *known == kind).map(|(_, attribute)| *attribute)
+}
+
 /// Where a `<source>` lies; none, with a note, of one that gets no rule itself.
 fn located<'d>(
     deriver: &mut Deriver<'_>,
@@ -142,8 +147,7 @@ fn located<'d>(
         return Ok(None);
     }
     let named = |kind| {
-        let attribute = LOCAL.iter().find(|(known, _)| *known == kind).map(|(_, attribute)| *attribute);
-        let path = attribute.and_then(|name| source.attr(name)).filter(|path| !path.is_empty());
+        let path = naming(kind).and_then(|name| source.attr(name)).filter(|path| !path.is_empty());
         Located { kind, path: path.map(str::to_owned) }
     };
     match (kind, source.attr("actualType")) {
@@ -180,15 +184,16 @@ fn opened(
 ) -> Result<(), Error> {
     reservations(deriver, source)?;
     let named = |name| source.attr(name).filter(|path| !path.is_empty());
+    if let (Some(attribute), None) = (naming(place.kind), &place.path) {
+        if !top.is_medium {
+            let text = format!("the source has no attribute \"{attribute}\": no rule is made for it");
+            deriver.note(NoteKind::UnknownElement, source, text);
+        }
+        return below(deriver, source, None, top);
+    }
     match (place.kind, place.path.as_deref()) {
         ("file" | "block", Some(path)) => image(deriver, source, path, top),
         ("dir", Some(path)) => directory(deriver, source, path, top),
-        ("file" | "block" | "dir", None) => {
-            if !top.is_medium {
-                unnamed(deriver, source, place.kind);
-            }
-            below(deriver, source, None, top)
-        }
         ("network", _) => {
             network(deriver, source)?;
             below(deriver, source, None, top)
@@ -216,14 +221,6 @@ fn opened(
             }
         }
         (other, _) => Err(refuse(source, Refusal::Value { what: "disk type", value: other.to_owned() })),
-    }
-}
-
-/// Says that a source which lies in this host's files does not name which.
-fn unnamed(deriver: &mut Deriver<'_>, source: &Element<'_>, kind: &str) {
-    for (_, attribute) in LOCAL.iter().filter(|(known, _)| *known == kind) {
-        let text = format!("the source has no attribute \"{attribute}\": no rule is made for it");
-        deriver.note(NoteKind::UnknownElement, source, text);
     }
 }
 
