@@ -289,10 +289,8 @@ fn is_group(gid: u32) -> bool {
 fn may_trace_all(proc: &Path) -> io::Result<bool> {
     const CAP_SYS_PTRACE: u32 = 19;
     let status = read(&proc.join("self/status"))?.unwrap_or_default();
-    let capable = field(&status, "CapEff:")
-        .and_then(|set| u64::from_str_radix(set, 16).ok())
-        .is_some_and(|set| set >> CAP_SYS_PTRACE & 1 == 1);
-    Ok(capable && read_label(&proc.join("thread-self"))?.is_none_or(|label| label == "unconfined"))
+    Ok(is_capable(&status, CAP_SYS_PTRACE)
+        && read_label(&proc.join("thread-self"))?.is_none_or(|label| label == "unconfined"))
 }
 
 /// The children of some processes.
@@ -339,6 +337,13 @@ pub(crate) fn status(process: &Path) -> Result<Option<String>, Error> {
 /// A line of a process's `status`. Nobody's name in it is another line: the kernel writes a line's end as `\n`.
 pub(crate) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// Whether a process's effective set has a capability, by its number (`capabilities(7)`).
+pub(crate) fn is_capable(status: &str, capability: u32) -> bool {
+    field(status, "CapEff:")
+        .and_then(|set| u64::from_str_radix(set, 16).ok())
+        .is_some_and(|set| set >> capability & 1 == 1)
 }
 
 pub(crate) fn number(name: &OsStr) -> Option<u32> {

@@ -196,11 +196,8 @@ fn lock(parameters: &Path) -> (State, String) {
 fn privilege(proc: &Path) -> (State, String) {
     const CAP_MAC_ADMIN: u32 = 33;
     let status = tasks::read(&proc.join("self/status")).ok().flatten().unwrap_or_default();
-    let capable = tasks::field(&status, "CapEff:")
-        .and_then(|text| u64::from_str_radix(text, 16).ok())
-        .is_some_and(|set| set >> CAP_MAC_ADMIN & 1 == 1);
     let root = tasks::field(&status, "Uid:").and_then(|text| text.split_whitespace().nth(1)) == Some("0");
-    match (capable, root) {
+    match (tasks::is_capable(&status, CAP_MAC_ADMIN), root) {
         (true, true) => (State::Ok, "root with CAP_MAC_ADMIN".into()),
         (false, true) => (State::Failed, "root, but without CAP_MAC_ADMIN".into()),
         (_, false) => (State::Failed, "not root: nothing can be loaded or removed (status works)".into()),
