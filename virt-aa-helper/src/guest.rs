@@ -1,6 +1,5 @@
 //! The guest on standard input.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 
 use aa_contract::{Derived, ProfileName, VirtType};
@@ -32,9 +31,8 @@ pub struct Guest {
     pub policy: PathPolicy,
     /// The host's files.
     pub files: Files,
-    /// Where the disks are that the XML declares raw, their links followed. One of no declared format is raw too, as to
-    /// libvirt.
-    pub raw_disks: BTreeSet<String>,
+    /// The paths of disks that the XML declares raw, as written.
+    raw_disks: Vec<String>,
     /// Whether this is the first call of a run, so that nothing can have been granted in it before.
     pub is_starting: bool,
     /// What could not be looked at, for people.
@@ -82,8 +80,14 @@ impl Guest {
             return Err(Error::OtherGuest { asked: profile, found: derived.profile() });
         }
         let is_starting = domain.virt_type != VirtType::Lxc && !has_named_devices(&document);
-        let raw_disks = raw_disks(&document, &files);
+        let raw_disks = raw_disks(&document);
         Ok(Self { derived, policy: options.policy, files, raw_disks, is_starting, warnings })
+    }
+
+    /// Whether the XML declares the image raw that lies at a path, its links followed. Asked of `-F` alone, so that other
+    /// calls follow none for it.
+    pub fn is_declared_raw(&self, image: &str) -> bool {
+        self.raw_disks.iter().any(|path| self.files.resolve(path).is_ok_and(|found| found.path == image))
     }
 }
 
@@ -97,7 +101,8 @@ fn has_named_devices(document: &Document<'_>) -> bool {
     names.any(|name| !name.starts_with("ua-"))
 }
 
-fn raw_disks(document: &Document<'_>, files: &Files) -> BTreeSet<String> {
+/// One of no declared format is raw too, as to libvirt.
+fn raw_disks(document: &Document<'_>) -> Vec<String> {
     let devices = document.root().child("devices");
     let disks = devices.iter().flat_map(|devices| devices.children("disk"));
     let raw = disks.filter(|disk| {
@@ -108,7 +113,7 @@ fn raw_disks(document: &Document<'_>, files: &Files) -> BTreeSet<String> {
         let source = disk.child("source")?;
         source.attr("file").or_else(|| source.attr("dev"))
     });
-    paths.filter_map(|path| Some(files.resolve(path).ok()?.path)).collect()
+    paths.map(str::to_owned).collect()
 }
 
 /// The pools of the host, and what was wrong with them, where the XML may have a volume of one.

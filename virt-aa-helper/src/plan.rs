@@ -74,7 +74,7 @@ fn wanted(
     let plugged = if is_layer {
         plugged.cloned()
     } else {
-        Plugged::new(&appended.rule.target, rules, &guest.raw_disks)
+        Plugged::new(&appended.rule.target, rules, |image| guest.is_declared_raw(image))
     };
     Ok((appended, plugged))
 }

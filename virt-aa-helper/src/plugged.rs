@@ -29,9 +29,9 @@ impl Plugged {
     /// What a file that `-F` names may be, given the rules of the XML at that time: anything but a layer there,
     /// which a block job is about to write, and what the XML declares raw. That has nothing below it, and what looks like
     /// a header in it the guest has written.
-    pub fn new(target: &Target, derived: &[Rule], raw_disks: &BTreeSet<String>) -> Option<Self> {
+    pub fn new(target: &Target, derived: &[Rule], is_raw: impl FnOnce(&str) -> bool) -> Option<Self> {
         let Target::Path(image) = target else { return None };
-        if raw_disks.contains(image.as_str()) {
+        if is_raw(image.as_str()) {
             return None;
         }
         let named = find(derived, target);
